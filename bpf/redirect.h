@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The two decisions: forward, where a query goes, and reverse, what a reply is shown
+ * to come from. Neither knows the family of the hook that asks.
+ */
+#ifndef REDIRECT_H
+#define REDIRECT_H
+
+#include "socket.h"
+#include "target.h"
+
+/* How a hook was reached: connect binds what sendmsg addresses once. */
+enum call {
+	CALL_SENDMSG,
+	CALL_CONNECT,
+};
+
+static __always_inline void count(struct bpf_sock_addr *ctx, enum verdict verdict,
+				  enum family family)
+{
+	struct calls *calls = bpf_map_lookup_elem(&steer_verdict, &verdict);
+
+	if (calls)
+		calls->count[family][protocol_of(ctx)]++;
+}
+
+/* listener finds who listens on the target in the socket's own namespace. The source
+ * of the tuple is one that no connected socket has, so only listeners match. The
+ * caller releases what it gets.
+ */
+static __always_inline struct bpf_sock *listener(struct bpf_sock_addr *ctx, enum family family)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = sizeof(tuple.ipv4);
+
+	if (family == FAMILY_IPV4) {
+		tuple.ipv4.saddr = LOOPBACK4;
+		tuple.ipv4.daddr = LOOPBACK4;
+		tuple.ipv4.dport = bpf_htons(steer_port);
+	} else {
+		size = sizeof(tuple.ipv6);
+		tuple.ipv6.saddr[3] = LOOPBACK6;
+		tuple.ipv6.daddr[3] = LOOPBACK6;
+		tuple.ipv6.dport = bpf_htons(steer_port);
+	}
+	if (ctx->protocol == IPPROTO_TCP)
+		return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	return bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+}
+
+/* authorise finds the scope of the socket's namespace and tells whether a live,
+ * authorised listener serves it: VERDICT_STEERED then, else why not. The scope is
+ * set whenever there is one, so that its owner stays exempt without a listener.
+ */
+static __always_inline enum verdict authorise(struct bpf_sock_addr *ctx, enum family family,
+					      struct scope **scope)
+{
+	enum verdict verdict = VERDICT_NO_LISTENER;
+	struct bpf_sock *found = listener(ctx, family);
+	__u64 cookie;
+
+	*scope = 0;
+	if (found) {
+		/* The value outlives the release: it is freed after this program's RCU section. */
+		*scope = bpf_sk_storage_get(&steer_scope, found, 0, 0);
+		bpf_sk_release(found);
+		verdict = VERDICT_STRANGER;
+	}
+	if (*scope) {
+		if (bpf_ktime_get_ns() - (*scope)->beat > HEARTBEAT_LIMIT_NS)
+			return VERDICT_HUNG;
+		return VERDICT_STEERED;
+	}
+	cookie = bpf_get_netns_cookie(ctx);
+	*scope = bpf_map_lookup_elem(&steer_enrolled, &cookie);
+	if (verdict == VERDICT_STRANGER && *scope && (*scope)->flags & SCOPE_FOREIGN)
+		return VERDICT_STEERED;
+	return verdict;
+}
+
+static __always_inline int left_alone(const struct address *nameserver)
+{
+	struct nameserver_key key = { .prefix_len = 128, .address = *nameserver };
+	enum nameserver_rule *rule = bpf_map_lookup_elem(&steer_nameserv, &key);
+
+	return rule && *rule == NAMESERVER_LEAVE;
+}
+
+/* claim records on the client's socket that its loopback address stands for this
+ * nameserver, and tells whether it does: the first claim holds for good, so that
+ * every reply in flight keeps its meaning.
+ */
+static __always_inline int claim(struct bpf_sock_addr *ctx, struct address *nameserver)
+{
+	struct address *origin =
+		bpf_sk_storage_get(&steer_origin, ctx->sk, nameserver, BPF_SK_STORAGE_GET_F_CREATE);
+
+	return origin && same(origin, nameserver);
+}
+
+/* reclaim is claim for a resolver that receives on loopback alone: the last holds. */
+static __always_inline int reclaim(struct bpf_sock_addr *ctx, struct address *nameserver)
+{
+	struct address *origin =
+		bpf_sk_storage_get(&steer_origin, ctx->sk, nameserver, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!origin)
+		return 0;
+	*origin = *nameserver;
+	return 1;
+}
+
+/* pick chooses the target for a nameserver and records what it stands for. */
+static __always_inline int pick(struct bpf_sock_addr *ctx, const struct scope *scope,
+				enum family family, struct address *nameserver,
+				struct endpoint *target)
+{
+	__u32 tags = family == FAMILY_IPV4 ? SCOPE_TAGS_IPV4 : SCOPE_TAGS_IPV6;
+	__u32 chosen;
+
+	*target = loopback(family);
+	if (scope->flags & SCOPE_UNTAGGED)
+		return reclaim(ctx, nameserver);
+	if (same(nameserver, &scope->primary[family]) && claim(ctx, nameserver))
+		return 1;
+	if (!(scope->flags & tags))
+		return 0;
+	chosen = number(nameserver);
+	if (chosen == TAG_NUMBERS)
+		return 0;
+	*target = tag(family, chosen);
+	return 1;
+}
+
+/* keep_source gives a socket that is about to connect the local address that it would
+ * have had: programs connect to a nameserver and read getsockname to learn it. What
+ * the application has bound itself stays. If the address is gone the kernel refuses,
+ * and the socket gets a loopback address: the query matters more.
+ */
+static __always_inline void keep_source(struct bpf_sock_addr *ctx, const struct scope *scope,
+					enum family family, const struct address *nameserver)
+{
+	const struct address *source = same(nameserver, &scope->primary[family]) ?
+					       &scope->primary_source[family] :
+					       &scope->source[family];
+	struct sockaddr_in in4 = { .sin_family = AF_INET, .sin_addr = source->word[3] };
+	struct sockaddr_in6 in6 = {
+		.sin6_family = AF_INET6,
+		.sin6_addr = { source->word[0], source->word[1], source->word[2], source->word[3] },
+	};
+
+	if (is_zero(source) || ctx->sk->src_port)
+		return;
+	if (ctx->sk->family == AF_INET)
+		bpf_bind(ctx, &in4, sizeof(in4));
+	else
+		bpf_bind(ctx, &in6, sizeof(in6));
+}
+
+/* steer decides on one call to port 53 and, if the verdict is VERDICT_STEERED, has
+ * put the target into *dst. It records first and rewrites second: a query that could
+ * not be answered under its own address must not be steered.
+ */
+static __always_inline enum verdict steer(struct bpf_sock_addr *ctx, enum family face,
+					  enum call call, enum family family, struct endpoint *dst)
+{
+	struct endpoint target;
+	struct scope *scope;
+	enum verdict verdict = authorise(ctx, family, &scope);
+
+	if (!scope)
+		return verdict;
+	if (owned(ctx, scope))
+		return VERDICT_OWNER;
+	if (verdict != VERDICT_STEERED)
+		return scope->flags & SCOPE_CLOSED ? VERDICT_DENIED : verdict;
+	if (bound(ctx, face, call == CALL_CONNECT))
+		return VERDICT_BOUND;
+	/* A link-local nameserver means nothing without its interface. */
+	if ((dst->address.word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000))
+		return VERDICT_BOUND;
+	if (left_alone(&dst->address))
+		return VERDICT_EXCLUDED;
+	if (!pick(ctx, scope, family, &dst->address, &target))
+		return scope->flags & SCOPE_CLOSED ? VERDICT_DENIED : VERDICT_NO_RECORD;
+	if (call == CALL_CONNECT)
+		keep_source(ctx, scope, family, &dst->address);
+	*dst = target;
+	return VERDICT_STEERED;
+}
+
+/* note_direct sees to it that a socket which addresses the target itself is shown the
+ * target in replies. A connected socket repeats its peer on every send (AF_INET6 with
+ * a v4-mapped peer), which says nothing new.
+ */
+static __always_inline void note_direct(struct bpf_sock_addr *ctx, enum family family,
+					enum call call, const struct endpoint *dst)
+{
+	struct endpoint target = loopback(family);
+	struct address none = {};
+	struct address *origin;
+
+	if (!same(&dst->address, &target.address))
+		return;
+	if (call == CALL_SENDMSG && ctx->sk->state == BPF_TCP_ESTABLISHED)
+		return;
+	origin = bpf_sk_storage_get(&steer_origin, ctx->sk, &none, BPF_SK_STORAGE_GET_F_CREATE);
+	if (origin)
+		*origin = none;
+}
+
+/* forward is the request side. It returns the verdict on a call to port 53, and
+ * VERDICTS, which is not counted, for every other.
+ */
+static __always_inline enum verdict forward(struct bpf_sock_addr *ctx, enum family face,
+					    enum call call, struct endpoint *dst)
+{
+	enum family family = family_of(&dst->address);
+	enum verdict verdict;
+
+	if (dst->port == bpf_htons(steer_port))
+		note_direct(ctx, family, call, dst);
+	if (dst->port != bpf_htons(DNS_PORT))
+		return VERDICTS;
+	/* To the kernel, the unspecified address is this host. */
+	if (!dst->address.word[3] && !dst->address.word[0] && !dst->address.word[1])
+		dst->address = loopback(family).address;
+	verdict = steer(ctx, face, call, family, dst);
+	count(ctx, verdict, family);
+	return verdict;
+}
+
+/* reverse is the reply side: from a target back to the nameserver, or nothing at all.
+ * It needs no listener and no scope, so replies keep their sender while those go.
+ */
+static __always_inline int reverse(struct bpf_sock_addr *ctx, struct endpoint *src)
+{
+	enum family family = family_of(&src->address);
+	struct endpoint target = loopback(family);
+	struct address *origin;
+	__u32 number;
+
+	if (src->port != target.port)
+		return 0;
+	if (same(&src->address, &target.address)) {
+		origin = bpf_sk_storage_get(&steer_origin, ctx->sk, 0, 0);
+		if (!origin || is_zero(origin))
+			return 0;
+	} else {
+		number = tag_of(&src->address);
+		origin = bpf_map_lookup_elem(&steer_tag, &number);
+		if (!origin)
+			return 0;
+	}
+	src->address = *origin;
+	src->port = bpf_htons(DNS_PORT);
+	count(ctx, VERDICT_RESTORED, family);
+	return 1;
+}
+
+#endif

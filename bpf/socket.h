@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What the kernel knows of the calling socket: who owns it, and whether it is tied
+ * to an interface. Most of it is outside the stable context and is read at the
+ * offsets that the loader found in the kernel's BTF. A read that faults yields zero.
+ */
+#ifndef SOCKET_H
+#define SOCKET_H
+
+#include "steer.h"
+
+#define LOOPBACK_IFINDEX 1
+
+/* kernel_address turns a context pointer, on which the verifier forbids arithmetic,
+ * into a number: it is put on the stack and read back from there.
+ */
+static __always_inline __u64 kernel_address(const void *pointer)
+{
+	const void *volatile spilled = pointer;
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), (const void *)&spilled);
+	return address;
+}
+
+static __always_inline __u64 read_pointer(__u64 base, __u32 offset)
+{
+	__u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (const void *)(base + offset));
+	return value;
+}
+
+static __always_inline __u32 read_number(__u64 base, __s32 offset)
+{
+	__u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (const void *)(base + offset));
+	return value;
+}
+
+/* owned tells what netfilter's owner match tells: the ids are those with which the
+ * socket's file was opened, whoever holds it now. A kernel socket has no file and no
+ * owner. Without kernel layout the ids are those of the calling task.
+ */
+static __always_inline int owned(struct bpf_sock_addr *ctx, const struct scope *scope)
+{
+	__u64 socket, file, cred, ids;
+
+	if (!steer_layout.known) {
+		ids = bpf_get_current_uid_gid();
+		return (__u32)ids == scope->owner_uid || (__u32)(ids >> 32) == scope->owner_gid;
+	}
+	socket = read_pointer(kernel_address(ctx->sk), steer_layout.sock_socket);
+	if (!socket)
+		return 0;
+	file = read_pointer(socket, steer_layout.socket_file);
+	if (!file)
+		return 0;
+	cred = read_pointer(file, steer_layout.file_cred);
+	return read_number(cred, steer_layout.cred_fsuid) == scope->owner_uid ||
+	       read_number(cred, steer_layout.cred_fsgid) == scope->owner_gid;
+}
+
+static __always_inline int elsewhere(__u32 ifindex)
+{
+	return ifindex && ifindex != LOOPBACK_IFINDEX;
+}
+
+/* msg_bound tells whether this one message names an interface (IP_PKTINFO,
+ * IPV6_PKTINFO). The hook is handed the address of the message's source, which the
+ * kernel keeps beside its interface.
+ */
+static __always_inline int msg_bound(struct bpf_sock_addr *ctx, enum family face)
+{
+	__s32 offset = face == FAMILY_IPV4 ? steer_layout.msg4_oif : steer_layout.msg6_oif;
+	__u64 source = read_pointer(kernel_address(ctx), steer_layout.ctx_t_ctx);
+
+	return elsewhere(read_number(source, offset));
+}
+
+/* bound tells whether routing would ignore the loopback address that we put in: the
+ * packet would leave through the interface, or not at all, and never be answered.
+ */
+static __always_inline int bound(struct bpf_sock_addr *ctx, enum family face, int connects)
+{
+	__u64 sock, pinet6;
+
+	if (elsewhere(ctx->sk->bound_dev_if))
+		return 1;
+	if (!steer_layout.known)
+		return 0;
+	if (!connects && msg_bound(ctx, face))
+		return 1;
+	sock = kernel_address(ctx->sk);
+	if (elsewhere(read_number(sock, steer_layout.inet_uc_index)))
+		return 1;
+	if (ctx->sk->family != AF_INET6)
+		return 0;
+	pinet6 = read_pointer(sock, steer_layout.inet_pinet6);
+	return elsewhere(read_number(pinet6, steer_layout.pinet6_ucast_oif)) ||
+	       elsewhere(read_number(pinet6, steer_layout.pinet6_sticky_oif));
+}
+
+#endif

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// CgroupRoot returns where the cgroup v2 hierarchy is mounted, also in a hybrid tree
+// with v1 controllers beside it. The error wraps ErrNotCgroup2 if it is not mounted.
+func CgroupRoot() (string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "", fmt.Errorf("find cgroup v2: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		// "36 35 98:0 /root /mount/point options... - fstype source superoptions"
+		before, after, ok := strings.Cut(lines.Text(), " - ")
+		fields := strings.Fields(before)
+		if ok && len(fields) > 4 && strings.HasPrefix(after, "cgroup2 ") {
+			return unescapeMount(fields[4]), nil
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return "", fmt.Errorf("find cgroup v2: %w", err)
+	}
+	return "", fmt.Errorf("find cgroup v2 mount: %w", ErrNotCgroup2)
+}
+
+// unescapeMount undoes the octal escapes of mountinfo (see proc_pid_mountinfo(5)).
+func unescapeMount(path string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
+}
+
+// OwnCgroup returns the directory of the calling process's cgroup.
+func OwnCgroup() (string, error) {
+	root, err := CgroupRoot()
+	if err != nil {
+		return "", err
+	}
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", fmt.Errorf("find own cgroup: %w", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			return filepath.Join(root, path), nil
+		}
+	}
+	return "", fmt.Errorf("find own cgroup: %w", ErrNotCgroup2)
+}
+
+// openCgroup opens a cgroup v2 directory and returns its id, which the kernel takes
+// from the inode.
+func openCgroup(path string) (*os.File, uint64, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open cgroup: %w", err)
+	}
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	err = errors.Join(unix.Fstatfs(int(dir.Fd()), &fs), unix.Fstat(int(dir.Fd()), &st))
+	if err == nil && fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		err = ErrNotCgroup2
+	}
+	if err != nil {
+		_ = dir.Close()
+		return nil, 0, fmt.Errorf("open cgroup %s: %w", path, err)
+	}
+	return dir, st.Ino, nil
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"net/netip"
+	"path/filepath"
+)
+
+const (
+	// DefaultPort is the port of the target.
+	DefaultPort = 15053
+	// DefaultOwner is the UID and GID whose sockets are exempt, by the convention of
+	// service meshes.
+	DefaultOwner = 1337
+	// DefaultBPFFS is where BPF filesystems are mounted by convention.
+	DefaultBPFFS = "/sys/fs/bpf"
+)
+
+// Errors that callers may test for.
+var (
+	ErrLoaded     = errors.New("datapath is already loaded")
+	ErrNotLoaded  = errors.New("datapath is not loaded")
+	ErrLayout     = errors.New("datapath has another layout")
+	ErrNotCgroup2 = errors.New("not a cgroup v2 directory")
+	ErrNotBPFFS   = errors.New("not a BPF filesystem")
+	ErrCgroupGone = errors.New("cgroup is gone")
+)
+
+// Options say where a datapath lives and what it steers.
+type Options struct {
+	// Cgroup is the directory of the cgroup (v2) whose sockets are steered, with all
+	// cgroups below it.
+	Cgroup string
+	// BPFFS is the mount point of the BPF filesystem that holds the pins. Empty means
+	// that the datapath is not pinned: it ends with Close, or with the process.
+	BPFFS string
+	// Port is the target's port; zero means DefaultPort. It is fixed by Load.
+	Port uint16
+	// Only lists the nameservers to steer; empty means all.
+	Only []netip.Prefix
+	// Except lists nameservers to leave alone. The longest prefix of both lists wins.
+	Except []netip.Prefix
+}
+
+func (o Options) port() uint16 {
+	if o.Port == 0 {
+		return DefaultPort
+	}
+	return o.Port
+}
+
+// root is the directory of all our pins on the BPF filesystem.
+func (o Options) root() string { return filepath.Join(o.BPFFS, "dnsteer") }

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// Tags, as bpf/target.h makes them: 127.53.hi.lo, and the ULA prefix "dnste", then
+// the port, then the number.
+
+func tagPrefix6(port uint16) netip.Prefix {
+	var a [16]byte
+	copy(a[:], "\xfddnste")
+	binary.BigEndian.PutUint16(a[6:], port)
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
+}
+
+// tagNumber returns the number in a tag; ok is false if the address is none.
+func tagNumber(a netip.Addr, port uint16) (number uint32, ok bool) {
+	a = a.Unmap()
+	if a.Is4() {
+		b := a.As4()
+		return uint32(binary.BigEndian.Uint16(b[2:])), b[0] == 127 && b[1] == 53
+	}
+	if !tagPrefix6(port).Contains(a) {
+		return 0, false
+	}
+	b := a.As16()
+	low := binary.BigEndian.Uint64(b[8:])
+	return uint32(low), low < 1<<16
+}
