@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package seed
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+const (
+	// TableName is a service of the other cluster; only the proxy knows it.
+	TableName = "reviews.cluster2.example.org."
+	// localSuffix ends the names that only the nameserver knows.
+	localSuffix = ".shop.example.org."
+
+	dnsPort   = 53
+	proxyPort = 15053
+	// proxyOwner is the UID and GID that netfilter's rules exempt.
+	proxyOwner = 1337
+	// appOwner is an ordinary user.
+	appOwner = 1000
+)
+
+// What the names resolve to.
+var (
+	tableAddr = netip.MustParseAddr("198.51.100.20")
+	localAddr = netip.MustParseAddr("198.51.100.80")
+)
+
+// World is where the story happens: one pod, one nameserver.
+type World struct {
+	Client *testenv.NetNS  // the pod: application and proxy
+	Server *testenv.NetNS  // the nameserver
+	Cgroup *testenv.Cgroup // the pod's processes run in it
+
+	Nameserver netip.AddrPort // whom the application asks
+	Proxy      netip.AddrPort // who should answer
+	Hosts      string         // the proxy's own names, in the format of /etc/hosts
+
+	upstream *testenv.Server
+}
+
+// newWorld makes a world without a proxy.
+func newWorld(tb testing.TB) *World {
+	tb.Helper()
+	client, server := testenv.NewLink(tb)
+	w := &World{
+		Client:     client,
+		Server:     server,
+		Cgroup:     testenv.NewCgroup(tb),
+		Nameserver: netip.MustParseAddrPort("192.0.2.53:53"),
+		Proxy:      netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), proxyPort),
+		Hosts:      fmt.Sprintf("%s %s\n", tableAddr, strings.TrimSuffix(TableName, ".")),
+	}
+	w.upstream = testenv.Nameserver(tb, server, w.Nameserver, dns.HandlerFunc(answerLocal))
+	return w
+}
+
+// answerLocal knows every name of the shop and no other.
+func answerLocal(w dns.ResponseWriter, r *dns.Msg) {
+	m := new(dns.Msg).SetReply(r)
+	m.Authoritative = true
+	if q := r.Question[0]; strings.HasSuffix(q.Name, localSuffix) {
+		m.Answer = []dns.RR{addressRecord(q.Name, localAddr)}
+	} else {
+		m.Rcode = dns.RcodeNameError
+	}
+	_ = w.WriteMsg(m)
+}
+
+func addressRecord(name string, addr netip.Addr) dns.RR {
+	return &dns.A{
+		Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30},
+		A:   addr.AsSlice(),
+	}
+}
+
+// startProxy runs the stand-in for a mesh sidecar's resolver, and returns when it
+// listens.
+func (w *World) startProxy(tb testing.TB) {
+	tb.Helper()
+	cmd := testenv.Command(tb, roleProxy, w.Proxy.String(), w.Nameserver.String())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: proxyOwner, Gid: proxyOwner},
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatalf("make pipe: %v", err)
+	}
+	w.Cgroup.Enter(cmd)
+	w.Client.Start(cmd)
+	if _, err := io.ReadFull(stdout, make([]byte, len(proxyReady))); err != nil {
+		tb.Fatalf("start proxy: %v", err)
+	}
+}
