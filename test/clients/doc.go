@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package clients asks the same questions with the resolvers that programs really
+// have: glibc, musl, Go, c-ares, Node, Python, busybox, dig and curl.
+//
+// Each client runs in World.Client, a namespace whose nameserver is 192.0.2.53, in
+// a mount namespace of its own whose /etc/resolv.conf says so. Check compares its
+// answers with what they must be; who starts the processes is a parameter:
+//
+//	direct         NewWorld(t, Everything), and the namespace's own Start
+//	under dnsteer  NewWorld(t, Local), a resolver that knows World.Hosts, and a
+//	               Start that enters a steered cgroup first
+//
+// The answers are the same in both, that is the test.
+//
+// # What they need
+//
+//	client          Debian packages
+//	getent          libc-bin
+//	glibc           gcc, libc6-dev
+//	musl            musl-tools
+//	c-ares          gcc, libc-ares-dev
+//	node            nodejs
+//	python          python3
+//	busybox         busybox
+//	dig             bind9-dnsutils
+//	curl            curl
+//
+// A machine that lacks one fails the test, which names the package.
+package clients
