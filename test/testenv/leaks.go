@@ -137,7 +137,11 @@ func (before *inventory) leakedDescriptors() error {
 	return errors.Join(errs...)
 }
 
-// watchedMounts lists the namespaces that have a name somewhere.
+// netnsDir is where "ip netns" and its like give namespaces names; whatever else
+// the machine runs (containers) keeps its own elsewhere.
+const netnsDir = "/run/netns"
+
+// watchedMounts lists the namespaces that have a name.
 func watchedMounts() (map[string]bool, error) {
 	all, err := mounts()
 	if err != nil {
@@ -145,7 +149,7 @@ func watchedMounts() (map[string]bool, error) {
 	}
 	points := map[string]bool{}
 	for _, m := range all {
-		if m.fsType == "nsfs" {
+		if m.fsType == "nsfs" && below(m.point, netnsDir) {
 			points[m.point] = true
 		}
 	}

@@ -3,10 +3,12 @@
 package testenv
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +48,18 @@ func leakOne(what string) error {
 			return err
 		}
 		return unix.Mount("bpf", dir, "bpf", 0, "")
+	case "namespace":
+		return errors.Join(
+			unix.Mount("none", "/run", "tmpfs", 0, ""),
+			os.Mkdir(netnsDir, 0o755),
+			os.WriteFile(netnsDir+"/leak", nil, 0o644),
+			unix.Mount("/proc/self/ns/net", netnsDir+"/leak", "", unix.MS_BIND, ""),
+		)
+	case "pin":
+		return errors.Join(
+			unix.Mount("bpf", "/run", "bpf", 0, ""),
+			os.MkdirAll("/run/dnsteer/42", 0o755),
+		)
 	case "process", "zombie":
 		argv := []string{"sleep", "60"}
 		if what == "zombie" {
@@ -68,13 +82,17 @@ func TestLeaksAreFound(t *testing.T) {
 		{"goroutine", "leakOne"},
 		{"cgroup", "-leak still exists"},
 		{"mount", "bpf at "},
+		{"namespace", "namespace /run/netns/leak is still mounted"},
+		{"pin", "/run/dnsteer/42 is still pinned"},
 		{"process", "(sleep), child of "},
 		{"zombie", "(true), child of "},
 	} {
 		t.Run(tc.leak, func(t *testing.T) {
 			t.Parallel() // each waits in vain for its leak to go away
 			cmd := Command(t, "leak", tc.leak)
-			// In a cgroup of its own, so that what it leaks ends with this test.
+			// In a cgroup and with mounts of its own, so that what it leaks ends
+			// with this test.
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 			out := new(strings.Builder)
 			cmd.Stdout = out
 			cg := NewCgroup(t)

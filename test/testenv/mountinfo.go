@@ -48,17 +48,32 @@ func unescape(field string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(field)
 }
 
-// cgroup2Mount is the mount point of the unified hierarchy's root: /sys/fs/cgroup
-// on most machines, /sys/fs/cgroup/unified in a hybrid tree.
+// cgroup2Mount is the mount point of the unified hierarchy: /sys/fs/cgroup on most
+// machines, /sys/fs/cgroup/unified in a hybrid tree. Its root is preferred to a
+// part of it that a container has been given.
 func cgroup2Mount() (string, error) {
 	all, err := mounts()
 	if err != nil {
 		return "", err
 	}
+	return findCgroup2(all)
+}
+
+func findCgroup2(all []mount) (string, error) {
+	part := ""
 	for _, m := range all {
-		if m.fsType == "cgroup2" && m.root == "/" {
+		if m.fsType != "cgroup2" {
+			continue
+		}
+		if m.root == "/" {
 			return m.point, nil
 		}
+		if part == "" {
+			part = m.point
+		}
 	}
-	return "", fmt.Errorf("find cgroup v2: not mounted; mount -t cgroup2 none /sys/fs/cgroup")
+	if part == "" {
+		return "", fmt.Errorf("find cgroup v2: not mounted; mount -t cgroup2 none /sys/fs/cgroup")
+	}
+	return part, nil
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 		"whoami": whoami,
 		"linger": linger,
 		"leak":   leak,
+		"demand": demand,
 	})
 }
 
@@ -47,6 +49,16 @@ func linger([]string) int {
 	fmt.Println("ready")
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	select {}
+}
+
+// demand demands privileges and says what came of it.
+func demand([]string) int {
+	tb := &standalone{out: os.Stdout}
+	tb.run(func(tb testing.TB) { Privileged(tb) })
+	if tb.Failed() {
+		return 1
+	}
+	return 0
 }
 
 // exchange asks one question from inside a namespace.
@@ -89,6 +101,58 @@ func TestMissingCaps(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, missingCaps(tc.effective, tc.last)); diff != "" {
 				t.Errorf("missing capabilities (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPrivilegedFails(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		uid  uint32
+		want string
+	}{
+		{name: "root"},
+		{name: "user", uid: 1000, want: "needs root, runs as uid 1000: run the tests as root"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cmd := Command(t, "demand")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tc.uid, Gid: tc.uid}}
+			out, err := cmd.Output()
+			if (err != nil) != (tc.want != "") || !strings.Contains(string(out), tc.want) {
+				t.Errorf("ended with %v and %q, want %q", err, out, tc.want)
+			}
+		})
+	}
+}
+
+func TestBinaryNamesThePackage(t *testing.T) {
+	out := new(strings.Builder)
+	tb := &standalone{out: out}
+	tb.run(func(tb testing.TB) { Binary(tb, "no-such-server", "some-package") })
+	if want := "needs no-such-server: apt-get install some-package"; !tb.Failed() || !strings.Contains(out.String(), want) {
+		t.Errorf("failed %v, said %q, want %q", tb.Failed(), out, want)
+	}
+}
+
+func TestFindCgroup2(t *testing.T) {
+	v1 := mount{point: "/sys/fs/cgroup/cpu", root: "/", fsType: "cgroup"}
+	hybrid := mount{point: "/sys/fs/cgroup/unified", root: "/", fsType: "cgroup2"}
+	part := mount{point: "/part", root: "/pod1", fsType: "cgroup2"}
+	for _, tc := range []struct {
+		name string
+		all  []mount
+		want string
+	}{
+		{name: "hybrid", all: []mount{v1, hybrid}, want: hybrid.point},
+		{name: "root wins", all: []mount{part, hybrid}, want: hybrid.point},
+		{name: "part", all: []mount{v1, part}, want: part.point},
+		{name: "none", all: []mount{v1}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := findCgroup2(tc.all)
+			if got != tc.want || (err != nil) != (tc.want == "") {
+				t.Errorf("found %q, %v; want %q", got, err, tc.want)
 			}
 		})
 	}
