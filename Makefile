@@ -1,8 +1,61 @@
-CLANG ?= clang-14
-STRIP ?= llvm-strip-14
+# The one version of the compiler that makes the committed objects.
+CLANG := clang-14
+STRIP := llvm-strip-14
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
 export BPF2GO_CC := $(CLANG)
 export BPF2GO_STRIP := $(STRIP)
 export BPF2GO_CFLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v2 -fno-ident
 
-generate: ## rebuild the committed BPF objects (needs clang-14)
+# Debian packages that the tests talk to: nameservers, C libraries, clients.
+DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-dnsutils \
+	nsd unbound nodejs python3 $(CLANG) llvm-14 clang-format-14
+
+RACE := $(if $(shell command -v gcc),-race)
+
+.PHONY: help build demo test race lint generate check-generated fmt deps bench clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+build: ## build bin/dnsteer
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+demo: build ## the story, for real: netfilter, then dnsteer (needs root)
+	go run ./test/demo -dnsteer bin/dnsteer
+
+test: lint check-generated ## every test, the privileged ones included (needs root and 'make deps')
+	go test $(RACE) -count=1 ./resolver/... ./cmd/...
+	go test -count=1 ./bpf/... ./loader/... ./test/...
+
+race: ## the privileged tests under the race detector
+	go test -race -count=1 ./loader/... ./test/...
+
+lint: ## vet, format, static checks, tidy
+	go vet ./...
+	@test -z "$$(gofmt -l bpf cmd loader resolver test)" || { gofmt -l bpf cmd loader resolver test; echo 'run: make fmt'; exit 1; }
+	go run $(STATICCHECK) ./...
+	go mod tidy -diff
+
+generate: ## rebuild the committed BPF objects (needs clang-14, nothing else)
 	go generate ./bpf
+
+check-generated: ## tell whether the committed BPF objects are what clang makes
+	@if command -v $(CLANG) >/dev/null; then \
+		sum=$$(cat bpf/steer_bpfel.* | sha256sum) && $(MAKE) -s generate && \
+		test "$$sum" = "$$(cat bpf/steer_bpfel.* | sha256sum)" || { echo 'bpf/ differs from its source: commit what make generate made'; exit 1; }; \
+	else echo 'no $(CLANG): the committed BPF objects are used as they are'; fi
+
+fmt: ## format Go and C
+	gofmt -w bpf cmd loader resolver test
+	clang-format-14 -i bpf/*.c bpf/*.h bpf/headers/*.h
+
+deps: ## install the Debian packages that the tests use
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(DEPS)
+
+bench: ## what a hook costs, and a query (needs root)
+	go test -run '^$$' -bench . -benchmem ./test/bench
+
+clean: ## remove what was built
+	rm -rf bin
