@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"context"
+	"net/netip"
+)
+
+// Request is one well-formed message of a client.
+//
+// A Request is shared by every stage of the chain and by the attempts that run
+// side by side: nobody modifies it or the bytes below it. A stage that asks
+// something else derives a Request of its own.
+type Request struct {
+	Client netip.AddrPort // who asks
+	Local  netip.Addr     // the address that was asked, unmapped
+	TCP    bool           // asked over TCP
+
+	msg  *message
+	edns *edns // nil without an OPT record
+}
+
+// Response is what a stage of the chain answers. Its ID, the case of its
+// question and its OPT record are those of the hop behind it; reply.go fits them
+// to the client. A Response may be shared: nobody modifies it.
+type Response struct {
+	msg *message
+	// origin says in words where the answer came from.
+	origin string
+	// rest is set when more messages follow (a zone transfer).
+	rest *transfer
+}
+
+// Exchanger answers one request: the whole resolver, and each stage of it.
+//
+// Exchange is safe for concurrent use, returns before the context's deadline or
+// soon after, and returns either a response or an error. An error becomes an
+// rcode only in server.go; a *failure says which. Whoever gets a Response with
+// rest set must close it.
+type Exchanger interface {
+	Exchange(ctx context.Context, req *Request) (*Response, error)
+}
+
+// Middleware puts a stage in front of an Exchanger.
+type Middleware func(Exchanger) Exchanger
+
+// chain puts the stages in front of last, the first one outermost.
+func chain(last Exchanger, stages ...Middleware) Exchanger {
+	for i := len(stages) - 1; i >= 0; i-- {
+		last = stages[i](last)
+	}
+	return last
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/miekg/dns"
+)
+
+// Server answers queries on the sockets that Serve is given. It is safe for
+// concurrent use; several Serve may run at once and share table and limits.
+type Server struct {
+	cfg    Config
+	table  atomic.Pointer[Table]
+	search atomic.Pointer[suffixes]
+	listen atomic.Pointer[[]netip.AddrPort]
+	chain  Exchanger
+	// turns bounds the goroutines that work on a query. There are more than
+	// forwards may be, and forwards above their own limit fail at once: a turn
+	// comes soon, whatever the upstreams do.
+	turns chan struct{}
+}
+
+// New makes a Server with an empty table. It fails on an upstream that is none, or
+// a negative limit.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived)}
+	s.listen.Store(new([]netip.AddrPort))
+	s.SetTable(nil)
+	s.SetSearch(cfg.Search)
+	s.chain = s.newChain()
+	return s, nil
+}
+
+// newChain answers in this order: the name table, a limit, the upstreams. The cache
+// will stand between the first two.
+func (s *Server) newChain() Exchanger {
+	return chain(
+		&forwarder{upstreams: s.cfg.Upstreams, origin: s.cfg.Origin, own: s.isOwn, timeout: s.cfg.Timeout, resend: s.cfg.Resend},
+		func(next Exchanger) Exchanger {
+			return &tableStage{table: s.table.Load, search: func() suffixes { return *s.search.Load() }, next: next}
+		},
+		limit(s.cfg.MaxForwards),
+	)
+}
+
+// SetTable replaces the name table at once; queries under way finish with the one
+// they began with. Nil is the empty table.
+func (s *Server) SetTable(t *Table) {
+	if t == nil {
+		t = &Table{}
+	}
+	s.table.Store(t)
+}
+
+// SetSearch replaces the search list. A suffix that is no name is logged and left
+// out: no client can use it either.
+func (s *Server) SetSearch(search []string) {
+	list, bad := parseSuffixes(search)
+	for _, err := range bad {
+		s.cfg.Logger.Warn("search suffix left out", "err", err)
+	}
+	s.search.Store(&list)
+}
+
+// packet is one message as it arrived.
+type packet struct {
+	wire   []byte
+	client netip.AddrPort
+	local  netip.Addr
+	tcp    bool
+}
+
+// answer gives write the message or messages that answer in; none where silence is
+// right. It returns what went wrong with write or, halfway, with a zone transfer.
+func (s *Server) answer(ctx context.Context, in packet, write func([]byte) error) error {
+	req, err := newRequest(in)
+	if errors.Is(err, errDrop) {
+		return nil
+	}
+	if req == nil {
+		return write(malformed(in.wire))
+	}
+	var res *Response
+	if err == nil {
+		res, err = s.chain.Exchange(ctx, req)
+	}
+	if err != nil {
+		f := asFailure(err)
+		s.cfg.Logger.Debug("query failed", "qname", req.msg.name.String(), "client", in.client, "err", err)
+		return write(fit(req, failed(req, f), "dnsteer: "+f.text))
+	}
+	if res.rest != nil {
+		defer res.rest.Close()
+	}
+	if err := write(fit(req, res.msg, res.origin)); err != nil || res.rest == nil {
+		return err
+	}
+	return relay(req, res, write)
+}
+
+// relay writes the rest of a zone transfer.
+func relay(req *Request, res *Response, write func([]byte) error) error {
+	for {
+		m, err := res.rest.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := write(fit(req, m, res.origin)); err != nil {
+			return err
+		}
+	}
+}
+
+// newRequest reads a message and judges it as RFC 1035, 6891, 8906 and 9619 have
+// it. Beside an error the request may be there, for an answer to be made from; nil
+// with an error that is not errDrop means that only the header can be read.
+func newRequest(in packet) (*Request, error) {
+	// Answers to answers make loops, and less than a header has no ID.
+	if len(in.wire) < headerLen || in.wire[2]&(bitQR>>8) != 0 {
+		return nil, errDrop
+	}
+	m, err := parseMessage(in.wire)
+	if err != nil {
+		return nil, err
+	}
+	req := &Request{Client: in.client, Local: in.local, TCP: in.tcp, msg: m}
+	if len(m.wire) != len(in.wire) {
+		return req, formErr(errTrailing.Error())
+	}
+	opt, err := m.edns()
+	if err != nil {
+		return req, formErr(err.Error())
+	}
+	req.edns = opt
+	if opt != nil {
+		if err := opt.check(in.tcp); err != nil {
+			return req, err
+		}
+	}
+	return req, req.checkOpcode()
+}
+
+func (r *Request) checkOpcode() error {
+	m := r.msg
+	switch {
+	case m.opcode() == dns.OpcodeQuery && m.count(countQD) != 1:
+		return formErr("not one question") // RFC 9619
+	case m.opcode() == opcodeDSO:
+		// A session with us, which we do not offer (RFC 8490 section 5.1.1).
+		return &failure{rcode: dns.RcodeNotImplemented, ede: noEDE, text: "DNS stateful operations are not served"}
+	case isPing(m.wire):
+		// Only the loop of a UDP socket answers it, see ping.go.
+		return &failure{rcode: dns.RcodeRefused, ede: noEDE, text: "ping is answered over UDP"}
+	}
+	return nil
+}
+
+const opcodeDSO = 6
+
+// originOf asks Config.Origin.
+func originOf(origin func(netip.Addr) (netip.Addr, bool), local netip.Addr) (netip.Addr, bool) {
+	if origin == nil {
+		return netip.Addr{}, false
+	}
+	return origin(local)
+}
+
+// isServed reports whether queries at a local address are ours to answer: we are
+// never an open resolver.
+func (s *Server) isServed(local netip.Addr) bool {
+	if local.IsLoopback() {
+		return true
+	}
+	_, ok := originOf(s.cfg.Origin, local)
+	return ok
+}
+
+// isOwn reports whether a query to addr would come back to us.
+func (s *Server) isOwn(addr netip.AddrPort) bool {
+	for _, own := range *s.listen.Load() {
+		if own.Port() != addr.Port() {
+			continue
+		}
+		if own.Addr() == addr.Addr() || own.Addr().IsUnspecified() && addr.Addr().IsLoopback() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// errMalformed says that an upstream answered the question with something that is
+// no DNS message.
+var errMalformed = errors.New("malformed answer")
+
+// ask asks one upstream once and returns its reply with the network that brought
+// it: TCP if the client came by TCP, else UDP, and TCP after all where the answer
+// is truncated or damaged.
+func ask(ctx context.Context, up netip.AddrPort, req *Request) (reply *message, network string, err error) {
+	reply, network, err = askHop(ctx, up, req, req.edns)
+	// A server from before EDNS answers FORMERR or NOTIMP, without OPT of its
+	// own. This hop's EDNS is ours to give up (RFC 6891 section 6.2.2).
+	if err == nil && req.edns != nil && !req.msg.signed && reply.opt < 0 &&
+		(reply.rcode() == dns.RcodeFormatError || reply.rcode() == dns.RcodeNotImplemented) {
+		return askHop(ctx, up, req, nil)
+	}
+	return reply, network, err
+}
+
+func askHop(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*message, string, error) {
+	if req.TCP {
+		reply, err := askTCP(ctx, up, req, opt)
+		return reply, "tcp", err
+	}
+	short, err := askUDP(ctx, up, req, opt)
+	if err != nil && !errors.Is(err, errMalformed) || err == nil && !short.isTruncated() {
+		return short, "udp", err
+	}
+	whole, tcpErr := askTCP(ctx, up, req, opt)
+	if tcpErr == nil {
+		return whole, "tcp", nil
+	}
+	// The client may have better luck, and TC tells it to try.
+	if err == nil {
+		return short, "udp", nil
+	}
+	return nil, "tcp", tcpErr
+}
+
+// outgoing is the request as it goes to an upstream: an ID of this hop, our
+// payload size, no options that were meant for us. A signed message keeps all but
+// its ID.
+func outgoing(req *Request, id uint16, opt *edns) []byte {
+	if req.msg.signed {
+		wire := append([]byte(nil), req.msg.wire...)
+		setID(wire, id)
+		return wire
+	}
+	if opt == nil {
+		wire := req.msg.withoutOPT(0)
+		setID(wire, id)
+		return wire
+	}
+	hop := &edns{size: udpSize, version: opt.version, flags: opt.flags, options: opt.passed()}
+	wire := req.msg.withoutOPT(hop.len())
+	setID(wire, id)
+	wire = hop.appendTo(wire)
+	setCount(wire, countAR, int(binary.BigEndian.Uint16(wire[countAR:]))+1)
+	return wire
+}
+
+// newID is unpredictable (RFC 5452 section 9.2). crypto/rand does not fail.
+func newID() uint16 {
+	var b [2]byte
+	_, _ = rand.Read(b[:])
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// isReply reports whether m answers req under id: a response, the same operation,
+// the same question. Servers that refuse may leave the question out, and an UPDATE
+// is answered without (RFC 2136 section 3.8).
+func isReply(m *message, req *Request, id uint16) bool {
+	if m.id() != id || !m.isResponse() || m.opcode() != req.msg.opcode() {
+		return false
+	}
+	if m.count(countQD) == 0 {
+		rcode := int(m.flags() & 0xf)
+		return m.opcode() != dns.OpcodeQuery || rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError
+	}
+	return sameFold(m.questions(), req.msg.questions())
+}
+
+// dial opens a socket of its own for one query: connected, so that the kernel
+// checks the source, and with a port that the kernel chose at random. The socket
+// wakes when ctx ends.
+func dial(ctx context.Context, network string, up netip.AddrPort) (net.Conn, func(), error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, up.String())
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	return conn, func() {
+		stop()
+		_ = conn.Close()
+	}, nil
+}
+
+// buffers are for datagrams: a server that ignores our size must not lose its
+// answer, and 64 kB for each query would be much.
+var buffers = sync.Pool{New: func() any { return new([maxWire]byte) }}
+
+func askUDP(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*message, error) {
+	conn, done, err := dial(ctx, "udp", up)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	id := newID()
+	if _, err := conn.Write(outgoing(req, id, opt)); err != nil {
+		return nil, err
+	}
+	buf := buffers.Get().(*[maxWire]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := conn.Read(buf[:])
+		if err != nil {
+			return nil, err
+		}
+		// What does not match is noise or an attack: go on listening.
+		head, err := parseQuestion(buf[:n])
+		if err != nil || !isReply(head, req, id) {
+			continue
+		}
+		reply, err := parseMessage(append([]byte(nil), buf[:n]...))
+		if err != nil && head.isTruncated() {
+			return head.headOnly(), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %v", errMalformed, err)
+		}
+		return reply, nil
+	}
+}
+
+// headOnly is a copy of a message up to its question, without the records.
+func (m *message) headOnly() *message {
+	short := *m
+	short.wire = append([]byte(nil), m.wire[:m.question]...)
+	for _, at := range []int{countAN, countNS, countAR} {
+		setCount(short.wire, at, 0)
+	}
+	short.records, short.opt = nil, -1
+	return &short
+}
+
+func askTCP(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*message, error) {
+	conn, done, err := dial(ctx, "tcp", up)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	id := newID()
+	if err := writeFrame(conn, outgoing(req, id, opt)); err != nil {
+		return nil, err
+	}
+	return readReply(bufio.NewReader(conn), req, id)
+}
+
+// readReply reads frames until one answers the request.
+func readReply(r io.Reader, req *Request, id uint16) (*message, error) {
+	for {
+		wire, err := readFrame(r)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, errors.New("closed the connection without an answer")
+		}
+		if err != nil {
+			return nil, err
+		}
+		head, err := parseQuestion(wire)
+		if err != nil || !isReply(head, req, id) {
+			continue
+		}
+		reply, err := parseMessage(wire)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %v", errMalformed, err)
+		}
+		return reply, nil
+	}
+}
+
+// readFrame reads one message with its length in front (RFC 1035 section 4.2.2).
+// io.EOF means that none has begun.
+func readFrame(r io.Reader) ([]byte, error) {
+	var length [2]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	wire := make([]byte, binary.BigEndian.Uint16(length[:]))
+	if _, err := io.ReadFull(r, wire); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return wire, nil
+}
+
+// writeFrame writes length and message in one call, hence in one segment if it can
+// be (RFC 7766 section 8).
+func writeFrame(w io.Writer, wire []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(wire)), uint16(len(wire))), wire...))
+	return err
+}
