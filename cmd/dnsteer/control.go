@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/resolver"
+)
+
+// request is what the privileged side asks of the worker. Each gets one response.
+type request struct {
+	Do        verb              `json:"do"`
+	Upstreams []netip.AddrPort  `json:"upstreams,omitempty"` // doConfigure
+	Search    []string          `json:"search,omitempty"`    // doConfigure, doNames
+	Sources   []resolver.Source `json:"sources,omitempty"`   // doConfigure, doNames
+}
+
+type verb string
+
+const (
+	doConfigure verb = "configure" // first of all: serve, but do not beat yet
+	doBeat      verb = "beat"      // the scope is enrolled: keep its heart beating
+	doNames     verb = "names"     // here are other names
+	doWithdraw  verb = "withdraw"  // end the scope; go on answering
+	doStop      verb = "stop"      // answer what has arrived, then exit
+)
+
+type response struct {
+	Error    string   `json:"error,omitempty"`
+	Names    int      `json:"names,omitempty"`    // size of the table
+	Warnings []string `json:"warnings,omitempty"` // of the table
+	Refused  bool     `json:"refused,omitempty"`  // the kernel wants a capability for BPF maps
+}
+
+// controlTimeout bounds one request. Parsing a million names takes some seconds.
+const controlTimeout = 20 * time.Second
+
+// control is the privileged side's end.
+type control struct {
+	conn    net.Conn
+	encoder *json.Encoder
+	decoder *json.Decoder
+}
+
+// newControl returns our end, and the worker's end as a file to pass on.
+func newControl() (*control, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, fmt.Errorf("open control socket: %w", err)
+	}
+	return &control{conn, json.NewEncoder(conn), json.NewDecoder(conn)}, theirs, nil
+}
+
+// call is not safe for concurrent use.
+func (c *control) call(r request) (response, error) {
+	_ = c.conn.SetDeadline(time.Now().Add(controlTimeout))
+	if err := c.encoder.Encode(r); err != nil {
+		return response{}, fmt.Errorf("tell the resolver to %s: %w", r.Do, err)
+	}
+	var resp response
+	if err := c.decoder.Decode(&resp); err != nil {
+		return response{}, fmt.Errorf("tell the resolver to %s: %w", r.Do, err)
+	}
+	if resp.Error != "" {
+		return resp, errors.New(resp.Error)
+	}
+	return resp, nil
+}
+
+func (c *control) close() { _ = c.conn.Close() }

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/loader"
+)
+
+// execPorts is how many exec may run at once in one network namespace: each takes the
+// first free port from the default on.
+const execPorts = 1024
+
+func execCommand(ctx context.Context, e env, args []string) error {
+	fs := newFlags(e, "exec")
+	h := &host{stderr: e.stderr}
+	h.settings.add(fs)
+	user := fs.String("user", "", "run CMD as this `user` or UID (default: who called sudo, or the caller)")
+	if err := parse(fs, args, true); err != nil {
+		return err
+	}
+	if fs.NArg() == 0 {
+		return usageError{"exec: no command: dnsteer exec [flags] -- CMD [ARG...]"}
+	}
+	path, err := exec.LookPath(fs.Arg(0))
+	if err != nil {
+		return fmt.Errorf("run %q: %w", fs.Arg(0), err)
+	}
+	if err := needRoot(); err != nil {
+		return err
+	}
+	as, err := invoker(*user, e.getenv)
+	if err != nil {
+		return err
+	}
+	return h.exec(ctx, path, fs.Args(), as)
+}
+
+// exec runs one command from the first cgroup to the last. Whatever was made is gone
+// when it returns.
+func (h *host) exec(ctx context.Context, path string, args []string, as identity) (err error) {
+	cgroup, err := makeCgroup()
+	if err != nil {
+		return err
+	}
+	defer func() { err = keep(err, cgroup.remove()) }()
+	listeners, err := listen(loader.DefaultPort, execPorts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = keep(err, loader.RemoveTagRoute(listeners.Port)) }()
+	h.datapath, err = loader.Load(loader.Options{
+		Cgroup: cgroup.path, Port: listeners.Port, Only: h.settings.only, Except: h.settings.except,
+	})
+	if err != nil {
+		listeners.Close()
+		return err
+	}
+	defer h.datapath.Close()
+	if err := h.start(listeners); err != nil {
+		return err
+	}
+	watchCtx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		h.watch(watchCtx)
+	}()
+	err = runCommandIn(cgroup, path, args, as)
+	cancel()
+	<-watched
+	return keep(err, h.endExec(cgroup))
+}
+
+// endExec ends the datapath. What CMD left running, if anything, goes on with the
+// nameservers that it had.
+func (h *host) endExec(cgroup *commandCgroup) error {
+	left, err := os.ReadFile(cgroup.path + "/cgroup.procs")
+	if err == nil && len(left) == 0 {
+		h.kill() // nobody is there to lose a query
+		return h.datapath.Unload(0)
+	}
+	_, err = h.call(request{Do: doWithdraw})
+	return errors.Join(err, h.datapath.Unload(0), h.stop())
+}
+
+// runCommandIn runs the command with our terminal, descriptors 0 to 2, and signals, and
+// ends as it ended: the error is its exit code.
+func runCommandIn(cgroup *commandCgroup, path string, args []string, as identity) error {
+	cmd := exec.Command(path)
+	cmd.Args = args
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = as.environ()
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		UseCgroupFD: true, CgroupFD: int(cgroup.dir.Fd()),
+		Credential: as.credential,
+	}
+	// Ready before CMD is: no signal is lost in between.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("run %q: %w", path, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for {
+		select {
+		case s := <-signals:
+			if !sentByTerminal(s) {
+				_ = cmd.Process.Signal(s) // it may have ended
+			}
+		case err := <-done:
+			return endedAs(cmd, err)
+		}
+	}
+}
+
+// sentByTerminal tells whether CMD has this signal already: what a key press sends, the
+// terminal sends to its whole foreground process group, of which CMD is.
+func sentByTerminal(s os.Signal) bool {
+	if s != unix.SIGINT && s != unix.SIGQUIT && s != unix.SIGWINCH {
+		return false
+	}
+	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false // no terminal: somebody sent it to us alone
+	}
+	defer tty.Close()
+	foreground, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && foreground == unix.Getpgrp()
+}
+
+// endedAs is nil, or the exit code, or the signal that ended the command.
+func endedAs(cmd *exec.Cmd, err error) error {
+	if err == nil {
+		return nil
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if ok && status.Signaled() {
+		return killedBy(status.Signal())
+	}
+	return exitCode(exit.ExitCode())
+}
+
+// killedBy makes dnsteer end by the signal that ended CMD, once all is cleaned up: the
+// shell that waits sees what it would have seen without dnsteer.
+type killedBy syscall.Signal
+
+func (k killedBy) Error() string { return "ended by " + syscall.Signal(k).String() }
+
+// die does it. It returns if the signal is one that does not end a process by default.
+func (k killedBy) die() exitCode {
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) // CMD left a core file, if any
+	signal.Reset(syscall.Signal(k))
+	_ = unix.Kill(os.Getpid(), syscall.Signal(k))
+	return exitCode(128 + int(k))
+}
+
+// keep is for clean-up: the first error is the one that the user wants to see.
+func keep(first, second error) error {
+	if first != nil {
+		return first
+	}
+	return second
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/loader"
+)
+
+// errNotRoot is what commands say that need more than an ordinary user has.
+var errNotRoot = errors.New("root is needed to load BPF programs and to make cgroups")
+
+// hinted is an error that knows its own remedy.
+type hinted struct {
+	err  error
+	hint string
+}
+
+func (h hinted) Error() string { return h.err.Error() }
+func (h hinted) Unwrap() error { return h.err }
+
+func withHint(err error, hint string) error { return hinted{err, hint} }
+
+// hintFor returns what the reader of an error can do about it, or nothing.
+func hintFor(err error) string {
+	var h hinted
+	switch {
+	case errors.As(err, &h):
+		return h.hint
+	case errors.Is(err, errNotRoot):
+		return "run it with sudo"
+	case errors.Is(err, loader.ErrNotBPFFS):
+		return "mount -t bpf bpf /sys/fs/bpf, or name another one with --bpffs"
+	case errors.Is(err, loader.ErrNotCgroup2):
+		return "mount -t cgroup2 cgroup2 /sys/fs/cgroup, or name a cgroup v2 directory with --cgroup"
+	case errors.Is(err, loader.ErrNotLoaded):
+		return "'dnsteer status' shows what is loaded; 'dnsteer load' loads it"
+	case errors.Is(err, loader.ErrLoaded):
+		return "'dnsteer status' shows it; 'dnsteer unload' removes it"
+	case errors.Is(err, loader.ErrLayout):
+		return "run 'dnsteer unload' and then 'dnsteer load'"
+	case errors.Is(err, unix.EADDRINUSE):
+		return "'ss -lnup sport = :15053' shows who has it; --port chooses another, --resolver=none steers to the one that is there"
+	case errors.Is(err, os.ErrPermission):
+		return "'dnsteer check' shows what is missing"
+	}
+	return ""
+}
+
+func needRoot() error {
+	if os.Geteuid() != 0 {
+		return errNotRoot
+	}
+	return nil
+}

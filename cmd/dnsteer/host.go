@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/loader"
+)
+
+// settings are what exec and run have in common.
+type settings struct {
+	names      nameFiles
+	upstreams  []netip.AddrPort
+	only       []netip.Prefix
+	except     []netip.Prefix
+	failClosed bool
+	untagged   bool
+}
+
+// host is the privileged side: it owns the datapath and starts, enrols and ends the
+// worker. The listeners are the worker's alone once it serves: were a copy left here,
+// the scope would outlive a dead resolver.
+type host struct {
+	settings settings
+	datapath *loader.Datapath
+	stderr   io.Writer
+
+	mu     sync.Mutex // one request at a time
+	worker *exec.Cmd
+	ctl    *control
+	ended  chan struct{} // closed when the worker has ended
+}
+
+// start starts a worker on the listeners, enrols it, and moves the sockets that were
+// connected before. It takes over the listeners.
+func (h *host) start(listeners *loader.Listeners) error {
+	enrolment, err := h.datapath.Attend(listeners)
+	if err != nil {
+		listeners.Close()
+		return err
+	}
+	defer enrolment.Close()
+	resp, err := h.spawn(enrolment, nil)
+	if resp.Refused {
+		// Before Linux 5.19 the kernel may want CAP_BPF even for a map that one was given.
+		resp, err = h.spawn(enrolment, []uintptr{unix.CAP_BPF})
+	}
+	if err != nil {
+		return err
+	}
+	h.warn(resp.Warnings)
+	conf := readResolvConf(resolvConfPath)
+	scope := loader.Scope{
+		OwnerUID:    loader.DefaultOwner,
+		OwnerGID:    loader.DefaultOwner,
+		PrimaryIPv4: conf.primary(netip.Addr.Is4),
+		PrimaryIPv6: conf.primary(netip.Addr.Is6),
+		FailClosed:  h.settings.failClosed,
+		Untagged:    h.settings.untagged,
+	}
+	if err := h.enrol(enrolment, scope); err != nil {
+		h.kill()
+		return err
+	}
+	return nil
+}
+
+func (h *host) enrol(enrolment *loader.Enrolment, scope loader.Scope) error {
+	if scope.FailClosed {
+		// A dead listener cannot say that it wants to be missed; the namespace's entry does.
+		cookie, err := loader.NamespaceCookie()
+		if err != nil {
+			return err
+		}
+		if err := h.datapath.EnrolNamespace(cookie, scope, false); err != nil {
+			return err
+		}
+	}
+	if err := enrolment.Enrol(scope); err != nil {
+		return err
+	}
+	_, err := h.call(request{Do: doBeat})
+	return err
+}
+
+// spawn starts the worker and waits until it serves.
+func (h *host) spawn(enrolment *loader.Enrolment, ambient []uintptr) (response, error) {
+	files, err := enrolment.Files()
+	if err != nil {
+		return response{}, err
+	}
+	defer files[0].Close() // the maps are duplicates, the listeners are not
+	defer files[1].Close()
+	ctl, theirs, err := newControl()
+	if err != nil {
+		return response{}, err
+	}
+	defer theirs.Close()
+	cmd := exec.Command("/proc/self/exe", workerCommandName, strconv.Itoa(len(files)))
+	cmd.Args[0] = os.Args[0]
+	cmd.Dir = "/"
+	cmd.Stderr = h.stderr
+	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: loader.DefaultOwner, Gid: loader.DefaultOwner},
+		AmbientCaps: ambient,
+		Setsid:      true, // what the terminal sends is for CMD
+	}
+	if err := cmd.Start(); err != nil {
+		ctl.close()
+		return response{}, workerStartError(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
+	h.mu.Lock()
+	h.worker, h.ctl, h.ended = cmd, ctl, ended
+	h.mu.Unlock()
+	resp, err := h.configure()
+	if err != nil {
+		h.kill()
+	}
+	return resp, err
+}
+
+func workerStartError(err error) error {
+	err = fmt.Errorf("start the resolver as UID %d: %w", loader.DefaultOwner, err)
+	if errors.Is(err, os.ErrPermission) {
+		path, _ := os.Executable()
+		return withHint(err, "every user must be able to execute dnsteer: chmod 755 "+path)
+	}
+	return err
+}
+
+func (h *host) configure() (response, error) {
+	r, err := h.namesRequest(doConfigure)
+	if err != nil {
+		return response{}, err
+	}
+	r.Upstreams = h.settings.upstreams
+	return h.call(r)
+}
+
+func (h *host) namesRequest(do verb) (request, error) {
+	sources, err := h.settings.names.read()
+	if err != nil {
+		return request{}, err
+	}
+	return request{Do: do, Sources: sources, Search: readResolvConf(resolvConfPath).search}, nil
+}
+
+// reload reads the names again; if they are bad, what is served stays.
+func (h *host) reload() {
+	r, err := h.namesRequest(doNames)
+	var resp response
+	if err == nil {
+		resp, err = h.call(r)
+	}
+	if err != nil {
+		fmt.Fprintf(h.stderr, "dnsteer: keep the old names: %v\n", err)
+		return
+	}
+	h.warn(resp.Warnings)
+}
+
+func (h *host) warn(warnings []string) {
+	for _, w := range warnings {
+		fmt.Fprintf(h.stderr, "dnsteer: warning: %s\n", w)
+	}
+}
+
+func (h *host) call(r request) (response, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ctl == nil {
+		return response{}, errors.New("the resolver has ended")
+	}
+	return h.ctl.call(r)
+}
+
+// watch reloads the names whenever their files change, until ctx ends.
+func (h *host) watch(ctx context.Context) {
+	h.settings.names.watch(ctx, []string{resolvConfPath}, h.reload)
+}
+
+// stop ends the worker: withdrawn first, and not before everything that has arrived is
+// answered. One that does not obey is killed; the kernel then withdraws the scope.
+func (h *host) stop() error {
+	_, err := h.call(request{Do: doWithdraw})
+	if err == nil {
+		_, err = h.call(request{Do: doStop})
+	}
+	if err == nil {
+		select {
+		case <-h.ended:
+		case <-time.After(controlTimeout):
+			err = errors.New("the resolver does not end")
+		}
+	}
+	h.kill()
+	return err
+}
+
+// kill ends the worker at once, and returns when its sockets are closed.
+func (h *host) kill() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ctl == nil {
+		return
+	}
+	_ = h.worker.Process.Kill() // no error that matters: it may have ended
+	<-h.ended
+	h.ctl.close()
+	h.ctl = nil
+}
+
+// listen opens the listeners on the first port that is free.
+func listen(first uint16, tries int) (*loader.Listeners, error) {
+	var err error
+	for port := first; tries > 0; port, tries = port+1, tries-1 {
+		var l *loader.Listeners
+		if l, err = loader.Listen(port); err == nil {
+			return l, nil
+		}
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return nil, err
+		}
+	}
+	return nil, err
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/dnsteer/dnsteer/loader"
+	"github.com/dnsteer/dnsteer/resolver"
+)
+
+func queryCommand(ctx context.Context, e env, args []string) error {
+	fs := newFlags(e, "query")
+	server := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), loader.DefaultPort)
+	fs.Func("server", fmt.Sprintf("`address` of the resolver (default %s)", server), func(v string) (err error) {
+		server, err = netip.ParseAddrPort(v)
+		return err
+	})
+	tcp := fs.Bool("tcp", false, "ask over TCP")
+	asJSON := fs.Bool("json", false, "print JSON")
+	timeout := fs.Duration("timeout", 6*time.Second, "give up after this `long`")
+	if err := parse(fs, args, true); err != nil {
+		return err
+	}
+	if fs.NArg() < 1 || fs.NArg() > 2 {
+		return usageError{"query: want NAME and at most a TYPE"}
+	}
+	qtype := "A"
+	if fs.NArg() == 2 {
+		qtype = fs.Arg(1)
+	}
+	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	defer cancel()
+	answer, err := resolver.Query(ctx, server, fs.Arg(0), qtype, *tcp)
+	if err != nil {
+		return withHint(err, fmt.Sprintf("does a resolver of dnsteer listen on %s in this network namespace? 'dnsteer status' tells", server))
+	}
+	if *asJSON {
+		return printJSON(e, answer)
+	}
+	fmt.Fprintf(e.stdout, "%s, from %s\n", answer.Rcode, answer.Origin)
+	for _, r := range answer.Records {
+		fmt.Fprintln(e.stdout, r)
+	}
+	return nil
+}
+
+func printJSON(e env, v any) error {
+	encoder := json.NewEncoder(e.stdout)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/mdlayher/sdnotify"
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/loader"
+)
+
+const (
+	// unloadLinger is for how long replies keep their sender after steering has ended:
+	// applications read them within milliseconds.
+	unloadLinger = time.Second
+	// portPatience is how long the sockets of a resolver that was killed may take to go.
+	portPatience = 5 * time.Second
+	// The resolver is started again at once, then ever more slowly if it keeps ending.
+	restartFirst, restartMost = 50 * time.Millisecond, 10 * time.Second
+)
+
+// service is one dnsteer run.
+type service struct {
+	host
+	opts    loader.Options
+	foreign bool // --resolver=none: somebody else's resolver
+	keep    bool
+}
+
+func runCommand(ctx context.Context, e env, args []string) error {
+	fs := newFlags(e, "run")
+	s := &service{host: host{stderr: e.stderr}}
+	s.settings.add(fs)
+	addOptions(fs, &s.opts)
+	port := fs.Uint("port", loader.DefaultPort, "`port` of the resolver on 127.0.0.1 and ::1")
+	kind := fs.String("resolver", "own", "`which` resolver: own, or none to steer to one that listens there already")
+	fs.BoolVar(&s.keep, "keep", false, "leave the datapath loaded at the end: queries then go to their nameserver until the next run adopts it")
+	if err := parse(fs, args, false); err != nil {
+		return err
+	}
+	if *kind != "own" && *kind != "none" {
+		return usageError{fmt.Sprintf("run: --resolver=%s: want own or none", *kind)}
+	}
+	if *port == 0 || *port > 65535 {
+		return usageError{fmt.Sprintf("run: --port=%d: want 1 to 65535", *port)}
+	}
+	s.foreign = *kind == "none"
+	if s.foreign && (len(s.settings.names) > 0 || len(s.settings.upstreams) > 0) {
+		return usageError{"run: --hosts, --names and --upstream are for our own resolver, not with --resolver=none"}
+	}
+	if err := needRoot(); err != nil {
+		return err
+	}
+	if err := defaultCgroup(&s.opts); err != nil {
+		return err
+	}
+	s.opts.Port, s.opts.Only, s.opts.Except = uint16(*port), s.settings.only, s.settings.except
+	return s.run(ctx)
+}
+
+func (s *service) run(ctx context.Context) error {
+	ctx, cancel := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer cancel()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
+	if err := s.loadOrAdopt(); err != nil {
+		return err
+	}
+	defer s.datapath.Close()
+	err := s.serve(ctx, hup)
+	return keep(err, s.end())
+}
+
+// loadOrAdopt loads the datapath, or adopts the one that is there with this version's
+// programs: what a run that was killed, or 'dnsteer load', left.
+func (s *service) loadOrAdopt() error {
+	var err error
+	s.datapath, err = loader.Load(s.opts)
+	if !errors.Is(err, loader.ErrLoaded) {
+		return err
+	}
+	if _, err := loader.Upgrade(s.opts); err != nil {
+		return err
+	}
+	if s.datapath, err = loader.Open(s.opts); err != nil {
+		return err
+	}
+	if s.datapath.Port() != s.opts.Port {
+		err := fmt.Errorf("adopt the datapath of %s: it steers to port %d, not %d", s.opts.Cgroup, s.datapath.Port(), s.opts.Port)
+		s.datapath.Close()
+		return withHint(err, fmt.Sprintf("use --port %d, or run 'dnsteer unload' first", s.datapath.Port()))
+	}
+	s.say("adopted the datapath that was loaded for %s", s.opts.Cgroup)
+	return nil
+}
+
+// serve runs until ctx ends, or until the first start of the resolver fails.
+func (s *service) serve(ctx context.Context, hup <-chan os.Signal) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	moved, err := s.datapath.Resteer()
+	if err != nil {
+		s.say("warning: some connected sockets stay with their nameserver: %v", err)
+	}
+	s.say("steering %s to port %d; moved %d connected sockets", s.opts.Cgroup, s.datapath.Port(), moved)
+	notifier, err := sdnotify.New()
+	if err == nil {
+		_ = notifier.Notify(sdnotify.Statusf("steering %s", s.opts.Cgroup), sdnotify.Ready)
+		defer notifier.Close()
+		defer func() { _ = notifier.Notify(sdnotify.Stopping) }()
+	} else if !errors.Is(err, os.ErrNotExist) { // no service manager asked
+		s.say("warning: tell the service manager: %v", err)
+	}
+	go s.watch(ctx)
+	s.supervise(ctx, hup)
+	return nil
+}
+
+// begin enrols this namespace.
+func (s *service) begin() error {
+	if s.foreign {
+		cookie, err := loader.NamespaceCookie()
+		if err != nil {
+			return err
+		}
+		scope := loader.Scope{
+			OwnerUID: loader.DefaultOwner, OwnerGID: loader.DefaultOwner,
+			Untagged: true, FailClosed: s.settings.failClosed,
+		}
+		return s.datapath.EnrolNamespace(cookie, scope, true)
+	}
+	deadline := time.Now().Add(portPatience)
+	for told := false; ; told = true {
+		listeners, err := loader.Listen(s.datapath.Port())
+		if err == nil {
+			return s.start(listeners)
+		}
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return err
+		}
+		if !told {
+			s.say("port %d is taken; waiting up to %v", s.datapath.Port(), portPatience)
+		}
+		time.Sleep(restartFirst)
+	}
+}
+
+// supervise reloads on SIGHUP and starts the resolver again when it ends, until ctx
+// ends. Without resolver, queries go to their nameserver.
+func (s *service) supervise(ctx context.Context, hup <-chan os.Signal) {
+	wait := restartFirst
+	for {
+		started := time.Now()
+		ended := s.ended // nil, and never ready, with --resolver=none
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			if !s.foreign {
+				s.reload()
+			}
+			continue
+		case <-ended:
+		}
+		s.kill()
+		if time.Since(started) > restartMost {
+			wait = restartFirst
+		}
+		s.say("the resolver has ended; starting it again in %v", wait)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+			wait = min(2*wait, restartMost)
+			err := s.begin()
+			if err == nil {
+				break
+			}
+			s.say("start the resolver again: %v; next try in %v", err, wait)
+		}
+	}
+}
+
+// end withdraws the scope, and unloads what run loaded or adopted unless it is to stay.
+func (s *service) end() error {
+	var errs []error
+	if cookie, err := loader.NamespaceCookie(); err == nil && (s.foreign || s.settings.failClosed) {
+		errs = append(errs, s.datapath.WithdrawNamespace(cookie))
+	}
+	if s.ctl != nil {
+		if _, err := s.call(request{Do: doWithdraw}); err != nil {
+			s.kill() // its sockets close, which withdraws too
+		}
+	}
+	if s.keep {
+		_, err := s.datapath.Return()
+		errs = append(errs, err)
+	} else {
+		s.say("unloading")
+		errs = append(errs, s.datapath.Unload(unloadLinger))
+	}
+	if s.ctl != nil {
+		errs = append(errs, s.stop())
+	}
+	if !s.foreign {
+		errs = append(errs, loader.RemoveTagRoute(s.datapath.Port()))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *service) say(format string, args ...any) {
+	fmt.Fprintf(s.stderr, "dnsteer: "+format+"\n", args...)
+}

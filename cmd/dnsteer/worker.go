@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/dnsteer/dnsteer/loader"
+	"github.com/dnsteer/dnsteer/resolver"
+)
+
+// workerCommandName is the hidden command that host starts. Its argument is the number
+// of descriptors from 4 on; descriptor 3 is the control socket.
+const workerCommandName = "worker"
+
+const controlFD = 3
+
+// pingTimeout is shorter than the heartbeat interval, so that pings do not pile up.
+const pingTimeout = loader.HeartbeatInterval - 100*time.Millisecond
+
+// worker is the resolver's process: UID/GID of the owner, no capabilities. It lives as
+// long as the privileged side holds the other end of the control socket.
+type worker struct {
+	enrolment *loader.Enrolment
+	server    *resolver.Server
+	log       *slog.Logger
+
+	cancelServe context.CancelFunc
+	served      chan error // the end of Serve
+	cancelBeat  context.CancelFunc
+	beaten      chan struct{} // closed when beating has ended
+}
+
+func workerCommand(ctx context.Context, e env, args []string) error {
+	if len(args) != 1 {
+		return usageError{"worker: only dnsteer itself starts it"}
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return usageError{fmt.Sprintf("worker: %q is no number", args[0])}
+	}
+	files := make([]*os.File, n)
+	for i := range files {
+		files[i] = os.NewFile(uintptr(controlFD+1+i), "inherited")
+	}
+	w := &worker{log: slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	conn := os.NewFile(controlFD, "control")
+	if w.enrolment, err = loader.OpenEnrolment(files); err != nil {
+		// The first request gets the answer: the other side knows a remedy.
+		return json.NewEncoder(conn).Encode(response{Error: err.Error(), Refused: errors.Is(err, os.ErrPermission)})
+	}
+	defer w.enrolment.Close()
+	return w.obey(ctx, conn)
+}
+
+// obey answers requests until the other end closes, which says that nobody needs the
+// worker any more: then it withdraws, answers what has arrived, and ends.
+func (w *worker) obey(ctx context.Context, conn io.ReadWriteCloser) error {
+	defer conn.Close()
+	decoder, encoder := json.NewDecoder(conn), json.NewEncoder(conn)
+	for {
+		var r request
+		if err := decoder.Decode(&r); err != nil {
+			_ = w.withdraw()
+			return w.stop()
+		}
+		resp, err := w.do(ctx, r)
+		if err != nil {
+			resp.Error = err.Error()
+		}
+		if err := encoder.Encode(resp); err != nil {
+			w.log.Warn("answer request", "do", r.Do, "err", err)
+		}
+		if r.Do == doStop {
+			return err
+		}
+	}
+}
+
+func (w *worker) do(ctx context.Context, r request) (response, error) {
+	switch r.Do {
+	case doConfigure:
+		return w.configure(ctx, r)
+	case doNames:
+		return w.setNames(r)
+	case doBeat:
+		w.startBeat(ctx)
+		return response{}, nil
+	case doWithdraw:
+		return response{}, w.withdraw()
+	case doStop:
+		return response{}, w.stop()
+	}
+	return response{}, fmt.Errorf("unknown request %q", r.Do)
+}
+
+func (w *worker) configure(ctx context.Context, r request) (response, error) {
+	var err error
+	w.server, err = resolver.New(resolver.Config{
+		Origin:    w.enrolment.Origin,
+		Upstreams: r.Upstreams,
+		Search:    r.Search,
+		Logger:    w.log,
+	})
+	if err != nil {
+		return response{}, err
+	}
+	resp, err := w.setNames(r)
+	if err != nil {
+		return resp, err
+	}
+	udp, err := w.enrolment.Listeners.UDP()
+	if err != nil {
+		return resp, err
+	}
+	tcp, err := w.enrolment.Listeners.TCP()
+	if err != nil {
+		return resp, err
+	}
+	serveCtx, cancel := context.WithCancel(ctx)
+	w.cancelServe, w.served = cancel, make(chan error, 1)
+	go func() { w.served <- w.server.Serve(serveCtx, resolver.Listeners{UDP: udp, TCP: tcp}) }()
+	return resp, nil
+}
+
+// setNames replaces the table, or keeps it whole if one source is bad.
+func (w *worker) setNames(r request) (response, error) {
+	table, err := resolver.ParseTable(r.Sources...)
+	if err != nil {
+		return response{}, err
+	}
+	w.server.SetSearch(r.Search)
+	w.server.SetTable(table)
+	return response{Names: table.Names(), Warnings: table.Warnings()}, nil
+}
+
+// startBeat beats as long as the resolver answers: a heartbeat that only said that the
+// process lives would steer queries to a resolver that is stuck.
+func (w *worker) startBeat(ctx context.Context) {
+	ctx, w.cancelBeat = context.WithCancel(ctx)
+	w.beaten = make(chan struct{})
+	go func() {
+		defer close(w.beaten)
+		tick := time.NewTicker(loader.HeartbeatInterval)
+		defer tick.Stop()
+		for {
+			w.beat(ctx)
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+}
+
+func (w *worker) beat(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	self := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), w.enrolment.Listeners.Port)
+	err := resolver.Ping(ctx, self)
+	if err == nil {
+		err = w.enrolment.Beat()
+	}
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		w.log.Warn("miss a heartbeat", "err", err)
+	}
+}
+
+func (w *worker) withdraw() error {
+	if w.cancelBeat != nil {
+		w.cancelBeat()
+		<-w.beaten
+		w.cancelBeat = nil
+	}
+	return w.enrolment.Withdraw()
+}
+
+func (w *worker) stop() error {
+	if w.cancelServe == nil {
+		return nil
+	}
+	w.cancelServe()
+	return <-w.served
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/bpf"
+)
+
+// NamespaceCookie returns the number by which the datapath knows the network namespace
+// of the calling thread. Needs Linux 5.14 (SO_NETNS_COOKIE).
+func NamespaceCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return cookie, os.NewSyscallError("getsockopt", err)
+}
+
+// EnrolNamespace makes a network namespace a scope by its cookie. foreign says that
+// whatever listens on the target is the resolver, with no heartbeat; otherwise the
+// entry only says what holds while our own listener is dead: who is exempt, and
+// whether to fail closed. It stays until WithdrawNamespace or Unload.
+func (d *Datapath) EnrolNamespace(cookie uint64, s Scope, foreign bool) error {
+	var flags bpf.SteerScopeFlag
+	if foreign {
+		flags = bpf.SteerScopeFlagSCOPE_FOREIGN
+	}
+	v := s.settings(flags)
+	for family := range v.Source {
+		v.Source[family] = toAddress(sourceFor(elsewhere(family)))
+		v.PrimarySource[family] = v.Source[family]
+	}
+	if err := d.maps[bpf.SteerMapSteerEnrolled].Put(cookie, v); err != nil {
+		return fmt.Errorf("enrol network namespace %d: %w", cookie, err)
+	}
+	return nil
+}
+
+// WithdrawNamespace undoes EnrolNamespace. It is no error if there is nothing to undo.
+func (d *Datapath) WithdrawNamespace(cookie uint64) error {
+	err := d.maps[bpf.SteerMapSteerEnrolled].Delete(cookie)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("withdraw network namespace %d: %w", cookie, err)
+	}
+	return nil
+}
