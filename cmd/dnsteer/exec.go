@@ -21,15 +21,15 @@ import (
 const execPorts = 1024
 
 func execCommand(ctx context.Context, e env, args []string) error {
-	fs := newFlags(e, "exec")
+	fs := newFlags("exec")
 	h := &host{stderr: e.stderr}
 	h.settings.add(fs)
 	user := fs.String("user", "", "run CMD as this `user` or UID (default: who called sudo, or the caller)")
-	if err := parse(fs, args, true); err != nil {
+	if err := parse(e, fs, args, true); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {
-		return usageError{"exec: no command: dnsteer exec [flags] -- CMD [ARG...]"}
+		return usageError{"exec: no command: dnsteer exec [flags] -- CMD [ARG...]", "exec"}
 	}
 	path, err := exec.LookPath(fs.Arg(0))
 	if err != nil {

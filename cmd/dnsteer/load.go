@@ -29,12 +29,12 @@ func defaultCgroup(o *loader.Options) error {
 // options parses the flags of a command that needs nothing else.
 func options(e env, name string, args []string, more func(*flag.FlagSet)) (loader.Options, error) {
 	var o loader.Options
-	fs := newFlags(e, name)
+	fs := newFlags(name)
 	addOptions(fs, &o)
 	if more != nil {
 		more(fs)
 	}
-	if err := parse(fs, args, false); err != nil {
+	if err := parse(e, fs, args, false); err != nil {
 		return o, err
 	}
 	if err := needRoot(); err != nil {
@@ -57,7 +57,7 @@ func loadCommand(_ context.Context, e env, args []string) error {
 		return err
 	}
 	if port == 0 || port > 65535 {
-		return usageError{fmt.Sprintf("load: --port=%d: want 1 to 65535", port)}
+		return usageError{fmt.Sprintf("load: --port=%d: want 1 to 65535", port), "load"}
 	}
 	o.Port, o.Only, o.Except = uint16(port), s.only, s.except
 	d, err := loader.Load(o)

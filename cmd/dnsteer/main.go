@@ -80,7 +80,7 @@ func run(ctx context.Context, e env) int {
 			return report(e, c.run(ctx, e, args))
 		}
 	}
-	return report(e, usageError{fmt.Sprintf("unknown command %q", name)})
+	return report(e, usageError{text: fmt.Sprintf("unknown command %q", name)})
 }
 
 // report prints an error with its hint and chooses the exit code.
@@ -98,7 +98,7 @@ func report(e env, err error) int {
 	}
 	fmt.Fprintf(e.stderr, "dnsteer: %v\n", err)
 	if errors.As(err, &bad) {
-		fmt.Fprintln(e.stderr, "dnsteer: hint: see 'dnsteer -h'")
+		fmt.Fprintf(e.stderr, "dnsteer: hint: see '%s -h'\n", strings.TrimSpace("dnsteer "+bad.command))
 		return exitUsage
 	}
 	if hint := hintFor(err); hint != "" {
@@ -112,7 +112,8 @@ type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-type usageError struct{ text string }
+// usageError is a command line that makes no sense.
+type usageError struct{ text, command string }
 
 func (u usageError) Error() string { return u.text }
 
@@ -132,20 +133,21 @@ Example:
 `)
 }
 
-// newFlags returns a flag set that prints its usage to the right place.
-func newFlags(e env, name string) *flag.FlagSet {
+// newFlags returns an empty flag set for a command; parse prints its usage.
+func newFlags(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	fs.Usage = func() {
-		for _, c := range commands() {
-			if c.name != name {
-				continue
-			}
-			fmt.Fprintf(e.stdout, "Usage: dnsteer %s %s\n\n%s%s.\n\nFlags:\n", name, c.args, strings.ToUpper(c.summary[:1]), c.summary[1:])
-		}
-		printFlags(e.stdout, fs)
-	}
 	return fs
+}
+
+func commandUsage(w io.Writer, fs *flag.FlagSet) {
+	for _, c := range commands() {
+		if c.name == fs.Name() {
+			fmt.Fprintf(w, "Usage: dnsteer %s %s\n\n%s%s.\n", c.name, c.args, strings.ToUpper(c.summary[:1]), c.summary[1:])
+		}
+	}
+	fmt.Fprint(w, "\nFlags:\n")
+	printFlags(w, fs)
 }
 
 // printFlags prints flags as people type them, with two dashes.
@@ -163,16 +165,18 @@ func printFlags(w io.Writer, fs *flag.FlagSet) {
 	})
 }
 
-// parse parses flags and refuses what is left over, unless the command wants it.
-func parse(fs *flag.FlagSet, args []string, leftover bool) error {
+// parse parses flags, prints the usage if it is asked for, and refuses what is left
+// over, unless the command wants it.
+func parse(e env, fs *flag.FlagSet, args []string, leftover bool) error {
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			commandUsage(e.stdout, fs)
 			return err
 		}
-		return usageError{fmt.Sprintf("%s: %v", fs.Name(), err)}
+		return usageError{fmt.Sprintf("%s: %v", fs.Name(), err), fs.Name()}
 	}
 	if !leftover && fs.NArg() > 0 {
-		return usageError{fmt.Sprintf("%s: unexpected argument %q", fs.Name(), fs.Arg(0))}
+		return usageError{fmt.Sprintf("%s: unexpected argument %q", fs.Name(), fs.Arg(0)), fs.Name()}
 	}
 	return nil
 }

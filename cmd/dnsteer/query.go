@@ -14,7 +14,7 @@ import (
 )
 
 func queryCommand(ctx context.Context, e env, args []string) error {
-	fs := newFlags(e, "query")
+	fs := newFlags("query")
 	server := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), loader.DefaultPort)
 	fs.Func("server", fmt.Sprintf("`address` of the resolver (default %s)", server), func(v string) (err error) {
 		server, err = netip.ParseAddrPort(v)
@@ -23,11 +23,11 @@ func queryCommand(ctx context.Context, e env, args []string) error {
 	tcp := fs.Bool("tcp", false, "ask over TCP")
 	asJSON := fs.Bool("json", false, "print JSON")
 	timeout := fs.Duration("timeout", 6*time.Second, "give up after this `long`")
-	if err := parse(fs, args, true); err != nil {
+	if err := parse(e, fs, args, true); err != nil {
 		return err
 	}
 	if fs.NArg() < 1 || fs.NArg() > 2 {
-		return usageError{"query: want NAME and at most a TYPE"}
+		return usageError{"query: want NAME and at most a TYPE", "query"}
 	}
 	qtype := "A"
 	if fs.NArg() == 2 {

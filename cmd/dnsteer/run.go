@@ -35,25 +35,25 @@ type service struct {
 }
 
 func runCommand(ctx context.Context, e env, args []string) error {
-	fs := newFlags(e, "run")
+	fs := newFlags("run")
 	s := &service{host: host{stderr: e.stderr}}
 	s.settings.add(fs)
 	addOptions(fs, &s.opts)
 	port := fs.Uint("port", loader.DefaultPort, "`port` of the resolver on 127.0.0.1 and ::1")
 	kind := fs.String("resolver", "own", "`which` resolver: own, or none to steer to one that listens there already")
 	fs.BoolVar(&s.keep, "keep", false, "leave the datapath loaded at the end: queries then go to their nameserver until the next run adopts it")
-	if err := parse(fs, args, false); err != nil {
+	if err := parse(e, fs, args, false); err != nil {
 		return err
 	}
 	if *kind != "own" && *kind != "none" {
-		return usageError{fmt.Sprintf("run: --resolver=%s: want own or none", *kind)}
+		return usageError{fmt.Sprintf("run: --resolver=%s: want own or none", *kind), "run"}
 	}
 	if *port == 0 || *port > 65535 {
-		return usageError{fmt.Sprintf("run: --port=%d: want 1 to 65535", *port)}
+		return usageError{fmt.Sprintf("run: --port=%d: want 1 to 65535", *port), "run"}
 	}
 	s.foreign = *kind == "none"
 	if s.foreign && (len(s.settings.names) > 0 || len(s.settings.upstreams) > 0) {
-		return usageError{"run: --hosts, --names and --upstream are for our own resolver, not with --resolver=none"}
+		return usageError{"run: --hosts, --names and --upstream are for our own resolver, not with --resolver=none", "run"}
 	}
 	if err := needRoot(); err != nil {
 		return err

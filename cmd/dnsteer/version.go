@@ -13,8 +13,8 @@ import (
 var version = "" //nolint:gochecknoglobals // set with -ldflags -X
 
 func versionCommand(_ context.Context, e env, args []string) error {
-	fs := newFlags(e, "version")
-	if err := parse(fs, args, false); err != nil {
+	fs := newFlags("version")
+	if err := parse(e, fs, args, false); err != nil {
 		return err
 	}
 	fmt.Fprintf(e.stdout, "dnsteer %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)

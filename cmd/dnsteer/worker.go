@@ -44,11 +44,11 @@ type worker struct {
 
 func workerCommand(ctx context.Context, e env, args []string) error {
 	if len(args) != 1 {
-		return usageError{"worker: only dnsteer itself starts it"}
+		return usageError{"worker: only dnsteer itself starts it", "worker"}
 	}
 	n, err := strconv.Atoi(args[0])
 	if err != nil {
-		return usageError{fmt.Sprintf("worker: %q is no number", args[0])}
+		return usageError{fmt.Sprintf("worker: %q is no number", args[0]), "worker"}
 	}
 	files := make([]*os.File, n)
 	for i := range files {

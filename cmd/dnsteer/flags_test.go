@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestParseUpstream(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.53":          "192.0.2.53:53",
+		"192.0.2.53:5353":     "192.0.2.53:5353",
+		"2001:db8::53":        "[2001:db8::53]:53",
+		"[2001:db8::53]:5353": "[2001:db8::53]:5353",
+		"ns.example.org":      "",
+		"192.0.2.53:":         "",
+		"":                    "",
+	} {
+		got, err := parseUpstream(in)
+		if (err != nil) != (want == "") || err == nil && got.String() != want {
+			t.Errorf("parseUpstream(%q) = %v, %v, want %q", in, got, err, want)
+		}
+	}
+}
+
+func TestPrefixes(t *testing.T) {
+	var got []netip.Prefix
+	add := prefixes(&got)
+	for _, in := range []string{"192.0.2.53", "198.51.100.0/24,2001:db8::/32"} {
+		if err := add(in); err != nil {
+			t.Errorf("add %q: %v", in, err)
+		}
+	}
+	want := []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.53/32"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32"),
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Errorf("prefixes (-want +got):\n%s", diff)
+	}
+	for _, in := range []string{"", "x", "192.0.2.0/33", "192.0.2.53,"} {
+		if err := add(in); err == nil {
+			t.Errorf("add %q: no error", in)
+		}
+	}
+}
+
+// runMain calls the program in-process and returns its exit code and output.
+func runMain(args ...string) (code int, stdout, stderr string) {
+	var out, errs strings.Builder
+	code = run(context.Background(), env{args: args, stdout: &out, stderr: &errs, getenv: func(string) string { return "" }})
+	return code, out.String(), errs.String()
+}
+
+// Every command has help that fits a screen, goes to stdout and exits 0.
+func TestHelp(t *testing.T) {
+	code, out, errs := runMain("-h")
+	if code != 0 || errs != "" {
+		t.Errorf("-h: exit %d, stderr %q", code, errs)
+	}
+	for _, c := range commands() {
+		if c.hidden {
+			continue
+		}
+		if !strings.Contains(out, "  "+c.name) {
+			t.Errorf("-h does not mention %s", c.name)
+		}
+		code, help, errs := runMain(c.name, "-h")
+		if code != 0 || errs != "" || !strings.HasPrefix(help, "Usage: dnsteer "+c.name) {
+			t.Errorf("%s -h: exit %d, stdout %q, stderr %q", c.name, code, help, errs)
+		}
+		if lines := strings.Count(help, "\n"); lines > 40 {
+			t.Errorf("%s -h has %d lines", c.name, lines)
+		}
+	}
+}
+
+// A command line that makes no sense exits 2, says what is wrong, and points to help.
+func TestUsageErrors(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "Usage: dnsteer"},
+		{[]string{"frob"}, `unknown command "frob"`},
+		{[]string{"exec"}, "no command"},
+		{[]string{"exec", "--frob", "--", "true"}, "flag provided but not defined: -frob"},
+		{[]string{"exec", "--upstream", "x", "--", "true"}, "want an address such as"},
+		{[]string{"exec", "--only", "x", "--", "true"}, "want an address or prefix"},
+		{[]string{"run", "extra"}, `unexpected argument "extra"`},
+		{[]string{"run", "--resolver", "mine"}, "want own or none"},
+		{[]string{"run", "--resolver", "none", "--names", "f"}, "for our own resolver"},
+		{[]string{"run", "--port", "70000"}, "want 1 to 65535"},
+		{[]string{"query"}, "want NAME"},
+		{[]string{"query", "a", "A", "b"}, "want NAME"},
+		{[]string{"version", "x"}, "unexpected argument"},
+		{[]string{workerCommandName}, "only dnsteer itself starts it"},
+	} {
+		code, out, errs := runMain(tc.args...)
+		if code != exitUsage || out != "" || !strings.Contains(errs, tc.want) {
+			t.Errorf("dnsteer %q: exit %d, stdout %q, stderr %q, want exit 2 and %q", tc.args, code, out, errs, tc.want)
+		}
+		if tc.args != nil && !strings.Contains(errs, "hint: see 'dnsteer") {
+			t.Errorf("dnsteer %q: no hint in %q", tc.args, errs)
+		}
+	}
+}
