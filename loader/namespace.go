@@ -28,16 +28,26 @@ func NamespaceCookie() (uint64, error) {
 // EnrolNamespace makes a network namespace a scope by its cookie. foreign says that
 // whatever listens on the target is the resolver, with no heartbeat; otherwise the
 // entry only says what holds while our own listener is dead: who is exempt, and
-// whether to fail closed. It stays until WithdrawNamespace or Unload.
+// whether to fail closed. It stays until WithdrawNamespace or Unload; called again it
+// replaces the settings.
+//
+// A foreign resolver is not asked to know tags: a socket that asks two nameservers then
+// sees both reply as the one it asked last. Sockets that connect show the local address
+// that they would have had if the calling thread is in that namespace, as its addresses
+// are now; else a loopback address.
 func (d *Datapath) EnrolNamespace(cookie uint64, s Scope, foreign bool) error {
 	var flags bpf.SteerScopeFlag
 	if foreign {
 		flags = bpf.SteerScopeFlagSCOPE_FOREIGN
+		s.Untagged = true
 	}
 	v := s.settings(flags)
-	for family := range v.Source {
-		v.Source[family] = toAddress(sourceFor(elsewhere(family)))
-		v.PrimarySource[family] = v.Source[family]
+	// Addresses of another namespace than the calling thread's would be wrong there.
+	if own, err := NamespaceCookie(); err == nil && own == cookie {
+		for family := range v.Source {
+			v.Source[family] = toAddress(sourceFor(elsewhere(family)))
+			v.PrimarySource[family] = toAddress(sourceFor(fromAddress(v.Primary[family])))
+		}
 	}
 	if err := d.maps[bpf.SteerMapSteerEnrolled].Put(cookie, v); err != nil {
 		return fmt.Errorf("enrol network namespace %d: %w", cookie, err)
