@@ -316,3 +316,11 @@ func respond(tb testing.TB, wire []byte, change func(*dns.Msg), records ...strin
 	}
 	return out
 }
+
+// serveAborting is serve for tests that leave a query unanswered: its end does not
+// wait the five seconds for it.
+func serveAborting(tb testing.TB, s *Server, l Listeners) (stop func()) {
+	tb.Helper()
+	s.drain = 50 * time.Millisecond
+	return serve(tb, s, l)
+}

@@ -28,8 +28,11 @@ func fit(req *Request, answer *message, origin string) []byte {
 		opt.options, spare = nil, optFixed // remarks alone would be too long
 	}
 	wire := answer.withoutOPT(spare + 4 + len(origin))
+	if req.TCP && len(wire)+spare > limit {
+		opt, spare = nil, 0 // TC means nothing over TCP: the answer goes first
+	}
 	// The origin is a remark for people: it never costs a record.
-	if req.wantsOrigin() && len(wire)+spare+4+len(origin) <= limit {
+	if opt != nil && req.wantsOrigin() && len(wire)+spare+4+len(origin) <= limit {
 		opt.options = append(opt.options, option{optOrigin, []byte(origin)})
 		spare = opt.len()
 	}

@@ -74,13 +74,13 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 			stop() // one broken socket ends all: whoever started us shall know
 		}
 	}
-	v.drain(abort)
+	v.finish(abort)
 	return errors.Join(errs...)
 }
 
-// drain waits for the queries in flight, but not forever.
-func (v *serving) drain(abort func()) {
-	timer := time.AfterFunc(drainTimeout, func() {
+// finish waits for the queries in flight, but not forever.
+func (v *serving) finish(abort func()) {
+	timer := time.AfterFunc(v.Server.drain, func() {
 		abort()
 		v.conns.closeAll()
 	})

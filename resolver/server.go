@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -20,6 +21,7 @@ type Server struct {
 	search atomic.Pointer[suffixes]
 	listen atomic.Pointer[[]netip.AddrPort]
 	chain  Exchanger
+	drain  time.Duration // bounds the answers after the end
 	// turns bounds the goroutines that work on a query. There are more than
 	// forwards may be, and forwards above their own limit fail at once: a turn
 	// comes soon, whatever the upstreams do.
@@ -33,7 +35,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived)}
+	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived), drain: drainTimeout}
 	s.listen.Store(new([]netip.AddrPort))
 	s.SetTable(nil)
 	s.SetSearch(cfg.Search)

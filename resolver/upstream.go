@@ -31,9 +31,31 @@ func ask(ctx context.Context, up netip.AddrPort, req *Request) (reply *message, 
 	// own. This hop's EDNS is ours to give up (RFC 6891 section 6.2.2).
 	if err == nil && req.edns != nil && !req.msg.signed && reply.opt < 0 &&
 		(reply.rcode() == dns.RcodeFormatError || reply.rcode() == dns.RcodeNotImplemented) {
-		return askHop(ctx, up, req, nil)
+		reply, network, err = askHop(ctx, up, req, nil)
 	}
-	return reply, network, err
+	if err != nil {
+		return nil, network, err
+	}
+	return reply.withQuestion(req), network, nil
+}
+
+// withQuestion puts the question into a refusal that came without, so that the
+// client can match it.
+func (m *message) withQuestion(req *Request) *message {
+	if m.count(countQD) > 0 || m.opcode() != dns.OpcodeQuery || req.msg.signed {
+		return m
+	}
+	wire := append([]byte(nil), m.wire[:headerLen]...)
+	wire = append(wire, req.msg.questions()...)
+	setCount(wire, countQD, 1)
+	for _, at := range []int{countAN, countNS, countAR} {
+		setCount(wire, at, 0)
+	}
+	out := &message{wire: wire, question: len(wire), name: req.msg.name, qtype: req.msg.qtype, qclass: req.msg.qclass, opt: -1}
+	if opt, err := m.edns(); err == nil && opt != nil {
+		out.addOPT(opt)
+	}
+	return out
 }
 
 func askHop(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*message, string, error) {

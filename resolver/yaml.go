@@ -43,20 +43,25 @@ func parseYAML(path string, data []byte) ([]*entry, error) {
 	return y.entries, errors.Join(y.errs...)
 }
 
-// yamlLine finds the line in the messages of the YAML package, which has no type
-// for it.
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
+// The YAML package has no type for the place of a mistake, so yamlLine finds it in
+// the words; and what its parser, unlike its scanner, complains of is counted from
+// line zero. yamlParser knows the parser's complaints.
+var (
+	yamlLine   = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
+	yamlParser = regexp.MustCompile(`^did not find expected (?:node content|key|'-' indicator|',' or|<)`)
+)
 
 func syntaxError(path string, err error) error {
 	text, _, _ := strings.Cut(err.Error(), "\n")
-	line := "1"
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
+	line := 1
+	if m := yamlLine.FindStringSubmatch(text); m != nil && m[1] != "" {
 		text = m[2]
-		if m[1] != "" {
-			line = m[1]
+		line, _ = strconv.Atoi(m[1]) // the pattern has digits only
+		if yamlParser.MatchString(text) {
+			line++
 		}
 	}
-	return fmt.Errorf("%s:%s: not YAML: %s", path, line, text)
+	return fmt.Errorf("%s:%d: not YAML: %s", path, line, strings.TrimPrefix(text, "yaml: "))
 }
 
 type yamlFile struct {

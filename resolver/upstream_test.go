@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+)
+
+// quick has times that let a test see failures soon.
+func quick(ups ...netip.AddrPort) Config {
+	return Config{Upstreams: ups, Resend: 50 * time.Millisecond, Timeout: 500 * time.Millisecond}
+}
+
+// closedPort is an address where nobody listens.
+func closedPort(tb testing.TB) netip.AddrPort {
+	tb.Helper()
+	l, addr := listen(tb, "127.0.0.1")
+	l.close()
+	return addr
+}
+
+const good = "a.example.org. 5 IN A 192.0.2.1"
+
+func wantGood(tb testing.TB, m *dns.Msg) {
+	tb.Helper()
+	if diff := cmp.Diff([]string{good}, lines(m.Answer)); diff != "" || m.Rcode != dns.RcodeSuccess {
+		tb.Errorf("%s (-want +got):\n%s", dns.RcodeToString[m.Rcode], diff)
+	}
+}
+
+// bigTXT is an answer of n records of about 270 octets each.
+func bigTXT(n int) []string {
+	var records []string
+	for range n {
+		records = append(records, `a.example.org. 5 IN TXT "`+strings.Repeat("x", 250)+`"`)
+	}
+	return records
+}
+
+// What upstreams do wrong, and that the client has its answer all the same.
+// RFC 5452 section 9 for the replies that do not match.
+func TestMisbehavingUpstream(t *testing.T) {
+	answer := with(t, nil, good)
+	lie := func(change func([]byte) []byte) script {
+		return func(reply func([]byte), q asked) {
+			bad := respond(t, q.wire, nil, "a.example.org. 5 IN A 203.0.113.66")
+			reply(change(bad))
+			answer(reply, q)
+		}
+	}
+	for _, tc := range []struct {
+		name     string
+		udp, tcp script
+	}{
+		{"honest", answer, nil},
+		{"wrong ID first", lie(func(w []byte) []byte { w[0] ^= 1; return w }), nil},
+		{"wrong question first", lie(func(w []byte) []byte { w[headerLen+1] = 'z'; return w }), nil},
+		{"wrong type first", lie(func(w []byte) []byte { w[headerLen+len("\x01a\x07example\x03org\x00")+1] = 28; return w }), nil},
+		{"query reflected first", lie(func(w []byte) []byte { w[2] &^= 0x80; return w }), nil},
+		{"other operation first", lie(func(w []byte) []byte { w[2] |= 4 << 3; return w }), nil},
+		{"no question first", lie(func(w []byte) []byte { return append(w[:headerLen:headerLen], make([]byte, 9)...) }), nil},
+		{"garbage first", lie(func([]byte) []byte { return []byte("garbage") }), nil},
+		{"question in another case", with(t, func(m *dns.Msg) { m.Question[0].Name = "A.eXAMPLE.org." }, good), nil},
+		{"first copy lost", loseFirst(answer), nil},
+		{"slower than the resend", func(reply func([]byte), q asked) {
+			if q.network == "udp" {
+				time.AfterFunc(200*time.Millisecond, func() { answer(reply, q) })
+			}
+		}, nil},
+		{"truncated, then TCP", with(t, func(m *dns.Msg) { m.Truncated = true; m.Answer = nil }), answer},
+		{"damaged, then TCP", func(reply func([]byte), q asked) {
+			w := respond(t, q.wire, nil, good)
+			reply(w[:len(w)-2])
+		}, answer},
+		{"cut inside a record with TC, then TCP", func(reply func([]byte), q asked) {
+			w := respond(t, q.wire, func(m *dns.Msg) { m.Truncated = true }, good)
+			reply(w[:len(w)-2])
+		}, answer},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			up := upstream(t, tc.udp, tc.tcp)
+			_, addr := start(t, quick(up.addr))
+			got := exchange(t, "udp", addr, query("a.example.org", dns.TypeA))
+			wantGood(t, got)
+			if got.Question[0].Name != "a.example.org." {
+				t.Errorf("question came back as %q", got.Question[0].Name)
+			}
+		})
+	}
+}
+
+func loseFirst(answer script) script {
+	first := true
+	return func(reply func([]byte), q asked) {
+		if !first {
+			answer(reply, q)
+		}
+		first = false
+	}
+}
+
+// A reply from another address than the one that was asked is not even read.
+func TestSpoofedSource(t *testing.T) {
+	spoofer, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = spoofer.Close() })
+	up := upstream(t, func(reply func([]byte), q asked) {
+		fake := respond(t, q.wire, nil, "a.example.org. 5 IN A 203.0.113.66")
+		if _, err := spoofer.WriteToUDPAddrPort(fake, q.from); err != nil {
+			t.Errorf("spoof: %v", err)
+		}
+		reply(respond(t, q.wire, nil, good))
+	}, nil)
+	_, addr := start(t, quick(up.addr))
+	wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))
+}
+
+// What cannot be helped is SERVFAIL with the reason in words (RFC 8914).
+func TestUpstreamFailures(t *testing.T) {
+	reset := func(_ func([]byte), _ asked) {}
+	for _, tc := range []struct {
+		name    string
+		network string
+		up      func(t *testing.T) netip.AddrPort
+		code    uint16
+		text    string
+	}{
+		{"down", "udp", func(t *testing.T) netip.AddrPort { return closedPort(t) },
+			dns.ExtendedErrorCodeNetworkError, "upstream %s: connection refused"},
+		{"down over TCP", "tcp", func(t *testing.T) netip.AddrPort { return closedPort(t) },
+			dns.ExtendedErrorCodeNetworkError, "upstream %s: connection refused"},
+		{"silent", "udp", func(t *testing.T) netip.AddrPort { return upstream(t, nil, nil).addr },
+			dns.ExtendedErrorCodeNoReachableAuthority, "upstream %s timed out after 3 tries"},
+		{"silent over TCP", "tcp", func(t *testing.T) netip.AddrPort { return upstream(t, nil, nil).addr },
+			dns.ExtendedErrorCodeNoReachableAuthority, "upstream %s timed out after 3 tries"},
+		{"lies only", "udp", func(t *testing.T) netip.AddrPort {
+			return upstream(t, func(reply func([]byte), q asked) { q.wire[0] ^= 1; reply(respond(t, q.wire, nil, good)) }, nil).addr
+		}, dns.ExtendedErrorCodeNoReachableAuthority, "upstream %s timed out after 3 tries"},
+		{"connection closed", "tcp", func(t *testing.T) netip.AddrPort { return upstream(t, nil, reset).addr },
+			dns.ExtendedErrorCodeNetworkError, "upstream %s: closed the connection without an answer"},
+		{"damaged everywhere", "udp", func(t *testing.T) netip.AddrPort {
+			broken := func(reply func([]byte), q asked) {
+				w := respond(t, q.wire, nil, good)
+				reply(w[:len(w)-2])
+			}
+			return upstream(t, broken, broken).addr
+		}, dns.ExtendedErrorCodeNetworkError, "upstream %s: malformed answer: message ends inside a record"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			up := tc.up(t)
+			_, addr := start(t, quick(up))
+			got := exchange(t, tc.network, addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
+			code, text := ede(got)
+			want := strings.ReplaceAll(tc.text, "%s", up.String())
+			if got.Rcode != dns.RcodeServerFailure || code != int(tc.code) || text != want {
+				t.Errorf("got %s, EDE %d %q; want SERVFAIL, %d %q", dns.RcodeToString[got.Rcode], code, text, tc.code, want)
+			}
+		})
+	}
+}
+
+// The client hears of the failure before its own five seconds are over.
+func TestDefaultTimesEndBeforeTheStub(t *testing.T) {
+	cfg, err := Config{}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Timeout >= 5*time.Second || cfg.Resend > time.Second || (tries-1)*cfg.Resend >= cfg.Timeout {
+		t.Errorf("timeout %s, resend %s", cfg.Timeout, cfg.Resend)
+	}
+}
+
+func TestFailover(t *testing.T) {
+	answer := with(t, nil, good)
+	fail := func(rcode int) script { return with(t, func(m *dns.Msg) { m.Rcode = rcode }) }
+	for _, tc := range []struct {
+		name  string
+		first func(t *testing.T) netip.AddrPort
+	}{
+		{"down", func(t *testing.T) netip.AddrPort { return closedPort(t) }},
+		{"silent", func(t *testing.T) netip.AddrPort { return upstream(t, nil, nil).addr }},
+		{"SERVFAIL", func(t *testing.T) netip.AddrPort { return upstream(t, fail(dns.RcodeServerFailure), nil).addr }},
+		{"REFUSED", func(t *testing.T) netip.AddrPort { return upstream(t, fail(dns.RcodeRefused), nil).addr }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			second := upstream(t, answer, nil)
+			_, addr := start(t, quick(tc.first(t), second.addr))
+			wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))
+		})
+	}
+	t.Run("all refuse", func(t *testing.T) {
+		up := upstream(t, fail(dns.RcodeRefused), nil)
+		_, addr := start(t, quick(up.addr, closedPort(t)))
+		if got := exchange(t, "udp", addr, query("a.example.org", dns.TypeA)); got.Rcode != dns.RcodeRefused {
+			t.Errorf("got %s, want the REFUSED that one of them gave", dns.RcodeToString[got.Rcode])
+		}
+	})
+	t.Run("NXDOMAIN is an answer", func(t *testing.T) {
+		second := upstream(t, answer, nil)
+		_, addr := start(t, quick(upstream(t, fail(dns.RcodeNameError), nil).addr, second.addr))
+		if got := exchange(t, "udp", addr, query("a.example.org", dns.TypeA)); got.Rcode != dns.RcodeNameError {
+			t.Errorf("got %s", dns.RcodeToString[got.Rcode])
+		}
+		if n := len(second.queries()); n != 0 {
+			t.Errorf("the second upstream got %d queries", n)
+		}
+	})
+}
+
+// Every try has an ID and a source port of its own (RFC 5452 section 9.2), and not
+// the client's.
+func TestFreshIDAndPort(t *testing.T) {
+	up := upstream(t, with(t, nil, good), nil)
+	_, addr := start(t, quick(up.addr))
+	const n = 64
+	for range n {
+		q := query("a.example.org", dns.TypeA)
+		q.Id = 4242
+		if got := exchange(t, "udp", addr, q); got.Id != 4242 {
+			t.Fatalf("ID %d came back", got.Id)
+		}
+	}
+	ids, ports := map[uint16]bool{}, map[uint16]bool{}
+	for _, q := range up.queries() {
+		ids[binary.BigEndian.Uint16(q.wire)] = true
+		ports[q.from.Port()] = true
+	}
+	// 64 of 65536 (or 28000 ports) meet now and then; half of them never do.
+	if len(ids) < n/2 || len(ports) < n/2 {
+		t.Errorf("%d IDs and %d ports in %d queries", len(ids), len(ports), n)
+	}
+}
+
+// A server that does not know EDNS answers FORMERR or NOTIMP (RFC 6891 section 7).
+func TestUpstreamWithoutEDNS(t *testing.T) {
+	for _, rcode := range []int{dns.RcodeFormatError, dns.RcodeNotImplemented} {
+		up := upstream(t, func(reply func([]byte), q asked) {
+			if unpack(t, q.wire).IsEdns0() != nil {
+				head := bytes.Clone(q.wire[:headerLen])
+				head[2], head[3], head[5], head[11] = 0x80, byte(rcode), 0, 0
+				reply(head)
+				return
+			}
+			reply(respond(t, q.wire, nil, good))
+		}, nil)
+		_, addr := start(t, quick(up.addr))
+		got := exchange(t, "udp", addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
+		wantGood(t, got)
+		if got.IsEdns0() == nil {
+			t.Error("no OPT in the reply to a query with one")
+		}
+	}
+}
+
+// A refusal without question goes back with the client's question.
+func TestRefusalWithoutQuestion(t *testing.T) {
+	up := upstream(t, func(reply func([]byte), q asked) {
+		head := bytes.Clone(q.wire[:headerLen])
+		head[2], head[3], head[5] = 0x80, dns.RcodeNotImplemented, 0
+		reply(head)
+	}, nil)
+	_, addr := start(t, quick(up.addr))
+	got := exchange(t, "udp", addr, query("a.example.org", dns.TypeA))
+	if got.Rcode != dns.RcodeNotImplemented || len(got.Question) != 1 || got.Question[0].Name != "a.example.org." {
+		t.Errorf("got %v", got)
+	}
+}
+
+// A query that came by TCP goes on by TCP, a UDP one by UDP (RFC 7766 section 5).
+func TestTransportIsKept(t *testing.T) {
+	answer := with(t, nil, good)
+	for _, network := range []string{"udp", "tcp"} {
+		up := upstream(t, answer, answer)
+		_, addr := start(t, quick(up.addr))
+		wantGood(t, exchange(t, network, addr, query("a.example.org", dns.TypeA)))
+		for _, q := range up.queries() {
+			if q.network != network {
+				t.Errorf("a query over %s went on over %s", network, q.network)
+			}
+		}
+	}
+}
+
+// Sizes: RFC 1035 section 4.2.1, RFC 6891 section 6.2, RFC 2181 section 9.
+func TestSizes(t *testing.T) {
+	whole := with(t, nil, bigTXT(15)...) // about 4 kB
+	truncating := func(reply func([]byte), q asked) {
+		size := minSize
+		if opt := unpack(t, q.wire).IsEdns0(); opt != nil {
+			size = int(opt.UDPSize())
+		}
+		w := respond(t, q.wire, nil, bigTXT(15)...)
+		if len(w) > size {
+			w = respond(t, q.wire, func(m *dns.Msg) { m.Truncated = true })
+		}
+		reply(w)
+	}
+	up := upstream(t, truncating, whole)
+	_, addr := start(t, quick(up.addr))
+	for _, tc := range []struct {
+		name    string
+		network string
+		size    uint16 // 0: no OPT
+		limit   int
+		whole   bool
+	}{
+		{"no EDNS", "udp", 0, 512, false},
+		{"less than 512 is 512", "udp", 100, 512, false},
+		{"1232", "udp", 1232, 1232, false},
+		{"4096 is too little", "udp", 3000, 3000, false},
+		{"8192", "udp", 8192, 8192, true},
+		{"TCP", "tcp", 0, maxWire, true},
+		{"TCP ignores the size", "tcp", 512, maxWire, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			q := query("a.example.org", dns.TypeTXT)
+			if tc.size > 0 {
+				withEDNS(q, tc.size)
+			}
+			wire := exchangeWire(t, tc.network, addr, pack(t, q))
+			got := unpack(t, wire)
+			if len(wire) > tc.limit {
+				t.Errorf("%d octets, more than %d", len(wire), tc.limit)
+			}
+			if got.Truncated == tc.whole {
+				t.Errorf("TC is %t", got.Truncated)
+			}
+			// An RRset is there whole or not at all.
+			if n := len(got.Answer); n != 0 && n != 15 || (n == 15) != tc.whole {
+				t.Errorf("%d of 15 records", n)
+			}
+			if (got.IsEdns0() != nil) != (tc.size > 0) {
+				t.Errorf("OPT in the reply: %v", got.IsEdns0())
+			}
+		})
+	}
+	for _, q := range up.queries() {
+		if opt := unpack(t, q.wire).IsEdns0(); opt != nil && opt.UDPSize() != udpSize {
+			t.Errorf("asked the upstream for %d octets", opt.UDPSize())
+		}
+	}
+}
+
+// 64 kB of answer pass whole over TCP.
+func TestLargestAnswer(t *testing.T) {
+	exact := func(reply func([]byte), q asked) {
+		m := respond(t, q.wire, func(m *dns.Msg) { m.Extra = nil }, bigTXT(1)...)
+		fixed := len(m)
+		rest := maxWire - fixed
+		m = append(m, 0xc0, headerLen, 0xff, 0x00, 0, 1, 0, 0, 0, 5) // TYPE65280
+		m = binary.BigEndian.AppendUint16(m, uint16(rest-12))
+		m = append(m, make([]byte, rest-12)...)
+		setCount(m, countAN, 2)
+		reply(m)
+	}
+	up := upstream(t, nil, exact)
+	_, addr := start(t, quick(up.addr))
+	for _, q := range []*dns.Msg{query("a.example.org", dns.TypeTXT), withEDNS(query("a.example.org", dns.TypeTXT), 1232)} {
+		wire := exchangeWire(t, "tcp", addr, pack(t, q))
+		if got := unpack(t, wire); len(wire) != maxWire || len(got.Answer) != 2 || got.Truncated {
+			t.Errorf("%d octets, %d records, TC %t", len(wire), len(got.Answer), got.Truncated)
+		}
+	}
+}
+
+// TC from the upstream, and its TCP is down: the client gets the TC to try itself.
+func TestTruncatedAndNoTCP(t *testing.T) {
+	up := upstream(t, with(t, func(m *dns.Msg) { m.Truncated = true }), func(func([]byte), asked) {})
+	_, addr := start(t, quick(up.addr))
+	if got := exchange(t, "udp", addr, query("a.example.org", dns.TypeA)); !got.Truncated || got.Rcode != dns.RcodeSuccess {
+		t.Errorf("got %v", got)
+	}
+}
+
+// An upstream that is this very server is refused at the start and on the way.
+func TestLoop(t *testing.T) {
+	l, addr := listen(t, "127.0.0.1")
+	s, err := New(Config{Upstreams: []netip.AddrPort{addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Serve(t.Context(), l)
+	if want := "serve: upstream " + addr.String() + " is this resolver itself"; err == nil || err.Error() != want {
+		t.Errorf("Serve: %v, want %s", err, want)
+	}
+}
+
+// More queries than may wait are refused with the reason, and the table answers on.
+func TestForwardLimit(t *testing.T) {
+	arrived := make(chan struct{}, 16)
+	up := upstream(t, func(func([]byte), asked) { arrived <- struct{}{} }, nil)
+	cfg := quick(up.addr)
+	cfg.MaxForwards, cfg.Timeout, cfg.Resend = 1, patience, patience
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	l, addr := listen(t, "127.0.0.1")
+	v := serveAborting(t, s, l)
+	defer v()
+	waiting := connect(t, "udp", addr)
+	send(t, waiting, pack(t, query("slow.example.org", dns.TypeA)))
+	<-arrived
+	got := exchange(t, "udp", addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
+	if code, text := ede(got); got.Rcode != dns.RcodeServerFailure || code != int(dns.ExtendedErrorCodeOther) || text != "1 queries already wait for upstreams" {
+		t.Errorf("got %s, EDE %d %q", dns.RcodeToString[got.Rcode], code, text)
+	}
+	if got := exchange(t, "udp", addr, query("t.example.org", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("the table does not answer: %v", got)
+	}
+}
