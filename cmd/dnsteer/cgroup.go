@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dnsteer/dnsteer/loader"
 )
@@ -41,14 +42,19 @@ func makeCgroup() (*commandCgroup, error) {
 	return &commandCgroup{path, dir}, nil
 }
 
+// sweepAge spares a cgroup whose command has not started yet, should its PID be that of
+// another PID namespace and so look dead.
+const sweepAge = time.Minute
+
 // sweepCgroups removes what dnsteer left that was killed. A cgroup in which anything
 // runs refuses to go.
 func sweepCgroups(parent string) {
 	paths, _ := filepath.Glob(filepath.Join(parent, cgroupPrefix+"*"))
 	for _, path := range paths {
 		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(path), cgroupPrefix))
-		if err != nil {
-			continue // not one of ours
+		st, statErr := os.Stat(path)
+		if err != nil || statErr != nil || time.Since(st.ModTime()) < sweepAge {
+			continue
 		}
 		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); errors.Is(err, os.ErrNotExist) {
 			_ = os.Remove(path)

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -26,8 +27,9 @@ const workerCommandName = "worker"
 
 const controlFD = 3
 
-// pingTimeout is shorter than the heartbeat interval, so that pings do not pile up.
-const pingTimeout = loader.HeartbeatInterval - 100*time.Millisecond
+// pingTimeout is how late the resolver may answer and still count as alive: a burst of
+// queries ahead of the ping is no reason to pass it by. Pings may overlap, three at most.
+const pingTimeout = 3 * loader.HeartbeatInterval
 
 // worker is the resolver's process: UID/GID of the owner, no capabilities. It lives as
 // long as the privileged side holds the other end of the control socket.
@@ -152,10 +154,12 @@ func (w *worker) startBeat(ctx context.Context) {
 	w.beaten = make(chan struct{})
 	go func() {
 		defer close(w.beaten)
+		var beats sync.WaitGroup
+		defer beats.Wait()
 		tick := time.NewTicker(loader.HeartbeatInterval)
 		defer tick.Stop()
 		for {
-			w.beat(ctx)
+			beats.Go(func() { w.beat(ctx) })
 			select {
 			case <-ctx.Done():
 				return
