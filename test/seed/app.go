@@ -4,6 +4,7 @@ package seed
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -74,6 +76,10 @@ func appMain(args []string) int {
 // ask puts one question. An error means that it could not be put at all.
 func (s step) ask(server netip.AddrPort, deadline time.Time) (string, error) {
 	conn, err := s.open(server)
+	for errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline) {
+		// A resolver has the port for the moment that one of its queries takes.
+		conn, err = s.open(server)
+	}
 	if err != nil {
 		return "", err
 	}

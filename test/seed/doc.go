@@ -21,6 +21,15 @@
 //
 // A name "pN.shop.example.org" tells the proxy to forward it from port N; no
 // other agreement is needed. What stands between application and proxy is an
-// Interceptor: nothing, netfilter, netfilter with conntrack zones, or dnsteer,
-// which is plugged in from outside because nothing here knows the product.
+// Interceptor:
+//
+//	direct                   nothing
+//	netfilter                the three rules of a sidecar, in nat/OUTPUT
+//	zones                    the same, with conntrack zones
+//	dnsteer                  "dnsteer run", whose own resolver has the proxy's names
+//	dnsteer, mesh resolver   "dnsteer run --resolver=none", the proxy answers
+//	... + netfilter          either, with the three rules in place below it
+//
+// dnsteer's own resolver takes a random port for each query, which cannot be forced;
+// it has to choose from the application's ports instead, so that some collide.
 package seed

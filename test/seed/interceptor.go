@@ -22,6 +22,15 @@ type Interceptor interface {
 	// World.Cgroup, both in its SysProcAttr; who wraps it in a program that needs
 	// root moves them there.
 	Command(tb testing.TB, cmd *exec.Cmd)
+	// Verdicts are the decisions so far of a datapath that counts them.
+	Verdicts(tb testing.TB) Verdicts
+}
+
+// Verdicts are decisions of dnsteer's datapath on calls to port 53.
+type Verdicts struct {
+	Steered   int // sent to the resolver
+	Owner     int // the resolver's own, left alone
+	LeftAlone int // for any other reason, or refused
 }
 
 // Direct intercepts nothing.
@@ -36,6 +45,7 @@ func (direct) Name() string                      { return "direct" }
 func (direct) OwnResolver() bool                 { return false }
 func (direct) Install(testing.TB, *World)        {}
 func (direct) Command(_ testing.TB, _ *exec.Cmd) {}
+func (direct) Verdicts(testing.TB) Verdicts      { return Verdicts{} }
 
 type both struct {
 	name string
@@ -55,4 +65,10 @@ func (i both) Command(tb testing.TB, cmd *exec.Cmd) {
 	tb.Helper()
 	i.a.Command(tb, cmd)
 	i.b.Command(tb, cmd)
+}
+
+func (i both) Verdicts(tb testing.TB) Verdicts {
+	tb.Helper()
+	a, b := i.a.Verdicts(tb), i.b.Verdicts(tb)
+	return Verdicts{a.Steered + b.Steered, a.Owner + b.Owner, a.LeftAlone + b.LeftAlone}
 }

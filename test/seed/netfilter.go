@@ -33,6 +33,7 @@ type netfilter struct {
 func (n netfilter) Name() string                      { return n.name }
 func (n netfilter) OwnResolver() bool                 { return false }
 func (n netfilter) Command(_ testing.TB, _ *exec.Cmd) {}
+func (n netfilter) Verdicts(testing.TB) Verdicts      { return Verdicts{} }
 
 // Install speaks netlink, so no iptables is needed. The rules end with the
 // client's namespace.

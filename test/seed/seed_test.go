@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dnsteer/dnsteer/test/dnsteer"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -14,9 +15,12 @@ func TestMain(m *testing.M) { testenv.Main(m, Roles()) }
 
 // TestStory asserts the exact figures of each mode.
 func TestStory(t *testing.T) {
+	binary := dnsteer.Build(t)
 	for _, interceptor := range []Interceptor{
 		Direct(), Netfilter(), Zones(),
-		Both("zones over direct", Direct(), Zones()),
+		Dnsteer(binary), DnsteerMesh(binary),
+		Both("dnsteer + netfilter", Netfilter(), Dnsteer(binary)),
+		Both("dnsteer + netfilter, mesh resolver", Netfilter(), DnsteerMesh(binary)),
 	} {
 		t.Run(interceptor.Name(), func(t *testing.T) {
 			want := Expect(interceptor.Name())

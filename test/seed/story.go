@@ -6,11 +6,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
+	"maps"
+	"strings"
 	"syscall"
 	"testing"
-	"text/tabwriter"
 
+	"github.com/dnsteer/dnsteer/test/dnsteer"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -24,6 +25,7 @@ const (
 	// firstPort begins the source ports of the story, each used by one pair. They
 	// end below the ephemeral ports, which begin at 32768.
 	firstPort = 20000
+	lastPort  = firstPort + Queries - 1
 )
 
 // Roles of the binary that tells the story.
@@ -35,7 +37,9 @@ const (
 // Roles are the story's processes; the binary that calls Tell has them among its
 // own.
 func Roles() testenv.Roles {
-	return testenv.Roles{roleProxy: proxyMain, roleApp: appMain}
+	roles := testenv.Roles{roleProxy: proxyMain, roleApp: appMain}
+	maps.Copy(roles, dnsteer.Roles())
+	return roles
 }
 
 // Counts are outcomes of questions.
@@ -50,21 +54,26 @@ type Result struct {
 	App    Counts // the application got the proxy's port
 	Proxy  Counts // the proxy got the application's port
 	Leaked int    // questions for the table name that reached the nameserver
+	// Verdicts is what the datapath says of all questions, if there is one.
+	Verdicts Verdicts
 }
+
+// All adds every question up.
+func (r Result) All() Counts { return r.First.plus(r.App).plus(r.Proxy) }
 
 // Collisions adds both directions up.
 func (r Result) Collisions() Counts {
-	return Counts{
-		Right:  r.App.Right + r.Proxy.Right,
-		Wrong:  r.App.Wrong + r.Proxy.Wrong,
-		Lost:   r.App.Lost + r.Proxy.Lost,
-		Looped: r.App.Looped + r.Proxy.Looped,
-	}
+	return r.App.plus(r.Proxy)
+}
+
+func (c Counts) plus(d Counts) Counts {
+	return Counts{c.Right + d.Right, c.Wrong + d.Wrong, c.Lost + d.Lost, c.Looped + d.Looped}
 }
 
 // Expect is what must come of a mode: netfilter fails on every collision, and
 // without interception the table name is known to nobody. Every other mode is
-// right always.
+// right always, and dnsteer steers every question of the application and none of the
+// resolver, which forwards the local names.
 func Expect(mode string) Result {
 	switch mode {
 	case Direct().Name():
@@ -84,12 +93,16 @@ func Expect(mode string) Result {
 			Leaked: Pairs,
 		}
 	}
-	return Result{
+	result := Result{
 		Mode:  mode,
 		First: Counts{Right: 2 * Pairs},
 		App:   Counts{Right: Pairs},
 		Proxy: Counts{Right: Pairs},
 	}
+	if strings.HasPrefix(mode, "dnsteer") {
+		result.Verdicts = Verdicts{Steered: Queries, Owner: Queries / 2}
+	}
+	return result
 }
 
 // Tell makes a world, installs the interceptor, lets the application ask its
@@ -108,6 +121,7 @@ func Tell(tb testing.TB, interceptor Interceptor) Result {
 		count(tb, counts[i], outcome)
 	}
 	result.Leaked = w.upstream.Count(TableName)
+	result.Verdicts = interceptor.Verdicts(tb)
 	return result
 }
 
@@ -177,17 +191,4 @@ func count(tb testing.TB, counts *Counts, outcome string) {
 	default:
 		tb.Fatalf("count %q: no such outcome", outcome)
 	}
-}
-
-// Print writes the results as a table for people: what came of the collisions,
-// and how many questions for the table name the nameserver saw.
-func Print(w io.Writer, results []Result) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "mode\tqueries\tcollisions\tright\twrong\tlost\tlooped\tleaked\t")
-	for _, r := range results {
-		c := r.Collisions()
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n",
-			r.Mode, Queries, 2*Pairs, c.Right, c.Wrong, c.Lost, c.Looped, r.Leaked)
-	}
-	return table.Flush()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,8 +61,22 @@ func newWorld(tb testing.TB) *World {
 		Proxy:      netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), proxyPort),
 		Hosts:      fmt.Sprintf("%s %s\n", tableAddr, strings.TrimSuffix(TableName, ".")),
 	}
+	w.confinePorts(tb)
 	w.upstream = testenv.Nameserver(tb, server, w.Nameserver, dns.HandlerFunc(answerLocal))
 	return w
+}
+
+// confinePorts makes the kernel choose source ports among those of the story: a
+// resolver that takes a random port for each query, as it should, then collides with
+// the application too, only not on cue.
+func (w *World) confinePorts(tb testing.TB) {
+	tb.Helper()
+	const path = "/proc/sys/net/ipv4/ip_local_port_range"
+	w.Client.Do(func() {
+		if err := os.WriteFile(path, fmt.Appendf(nil, "%d %d", firstPort, lastPort), 0); err != nil {
+			tb.Fatalf("confine source ports: %v", err)
+		}
+	})
 }
 
 // answerLocal knows every name of the shop and no other.
