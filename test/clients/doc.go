@@ -7,11 +7,11 @@
 // a mount namespace of its own whose /etc/resolv.conf says so. Check compares its
 // answers with what they must be; who starts the processes is a parameter:
 //
-//	direct         NewWorld(t, Everything), and the namespace's own Start
-//	under dnsteer  NewWorld(t, Local), a resolver that knows World.Hosts, and a
-//	               Start that enters a steered cgroup first
+//	direct        nothing in between, and a nameserver that knows everything
+//	dnsteer run   a steered cgroup, and a nameserver that lacks the table's names
+//	dnsteer exec  each command under one of its own, likewise
 //
-// The answers are the same in both, that is the test.
+// The answers are the same in all, that is the test.
 //
 // # What they need
 //

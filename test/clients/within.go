@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dnsteer/dnsteer/test/dnsteer"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -35,7 +37,9 @@ var etc = map[string]string{
 // Roles are the processes of this package; a binary that calls Check has them
 // among its own.
 func Roles() testenv.Roles {
-	return testenv.Roles{roleExec: execMain, roleGo: goMain}
+	roles := testenv.Roles{roleExec: execMain, roleGo: goMain}
+	maps.Copy(roles, dnsteer.Roles())
+	return roles
 }
 
 // within is argv, run where /etc is ours.
