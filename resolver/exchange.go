@@ -19,6 +19,8 @@ type Request struct {
 
 	msg  *message
 	edns *edns // nil without an OPT record
+	// verbatim requests leave as they are, but for the ID.
+	verbatim bool
 }
 
 // Response is what a stage of the chain answers. Its ID, the case of its

@@ -232,6 +232,7 @@ func upstream(tb testing.TB, udp, tcp script) *nameserver {
 func (n *nameserver) note(q asked) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	q.wire = slices.Clone(q.wire) // scripts may change theirs
 	n.seen = append(n.seen, q)
 }
 

@@ -131,6 +131,19 @@ func (m *message) parseRecords() error {
 		}
 	}
 	m.wire = m.wire[:off:off]
+	return m.checkMovable()
+}
+
+// checkMovable refuses a message whose OPT record could not be taken out: one has
+// to build names out of pieces of opaque RDATA, or of the OPT record itself, for
+// that. Almost always the record is the last, and there is nothing to check.
+func (m *message) checkMovable() error {
+	if m.opt < 0 || m.opt == len(m.records)-1 {
+		return nil
+	}
+	if _, err := parseMessage(m.withoutOPT(0)); err != nil {
+		return fmt.Errorf("behind the OPT record: %w", err)
+	}
 	return nil
 }
 

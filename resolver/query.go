@@ -65,8 +65,8 @@ func askAnswer(ctx context.Context, server netip.AddrPort, req *Request) (*messa
 	return reply, "tcp", err
 }
 
-// newQuestion builds a query with the option that asks for the origin. It is marked
-// as signed, so that the exchange leaves that option, which is hop by hop, in.
+// newQuestion builds a query with the option that asks for the origin. This is the
+// hop it is meant for, so it leaves as it is.
 func newQuestion(name, qtype string) (*Request, error) {
 	typ, err := parseType(qtype)
 	if err != nil {
@@ -91,8 +91,7 @@ func newQuestion(name, qtype string) (*Request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build the query for %s: %w", name, err)
 	}
-	m.signed = true
-	return &Request{msg: m}, nil
+	return &Request{msg: m, verbatim: true}, nil
 }
 
 func parseType(s string) (uint16, error) {

@@ -61,7 +61,7 @@ func (v *serving) pause() {
 // answered as the answers come (RFC 7766 sections 6.2.1.1 and 7).
 type tcpConn struct {
 	*serving
-	conn   *net.TCPConn
+	conn   net.Conn
 	local  netip.Addr
 	client netip.AddrPort
 

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -33,12 +34,12 @@ type transfer struct {
 // transfer asks for a zone and relays it message by message (RFC 5936 section 3):
 // dnsteer holds one message at a time, and a slow client slows the server down.
 func (f *forwarder) transfer(ctx context.Context, req *Request, ups []netip.AddrPort) (*Response, error) {
-	var errs []error
+	var words []string
 	for _, up := range ups {
 		start := time.Now()
 		t, first, err := f.openTransfer(ctx, up, req)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("upstream %s: %s", up, reason(err)))
+			words = append(words, fmt.Sprintf("upstream %s: %s", up, reason(err)))
 			continue
 		}
 		a := attempt{upstream: up, network: "tcp", reply: first, took: time.Since(start)}
@@ -50,7 +51,7 @@ func (f *forwarder) transfer(ctx context.Context, req *Request, ups []netip.Addr
 		res.rest = t
 		return res, nil
 	}
-	return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeNetworkError, text: errors.Join(errs...).Error()}
+	return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeNetworkError, text: strings.Join(words, "; ")}
 }
 
 func (f *forwarder) openTransfer(ctx context.Context, up netip.AddrPort, req *Request) (*transfer, *message, error) {
@@ -86,6 +87,9 @@ func (t *transfer) next() (*message, error) {
 	}
 	_ = t.conn.SetDeadline(time.Now().Add(tcpIdle))
 	wire, err := readFrame(t.reader)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // io.EOF is our word for a whole zone
+	}
 	if err != nil {
 		return nil, fmt.Errorf("zone transfer broke off: %w", err)
 	}

@@ -82,7 +82,7 @@ func askHop(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*m
 // payload size, no options that were meant for us. A signed message keeps all but
 // its ID.
 func outgoing(req *Request, id uint16, opt *edns) []byte {
-	if req.msg.signed {
+	if req.msg.signed || req.verbatim {
 		wire := append([]byte(nil), req.msg.wire...)
 		setID(wire, id)
 		return wire

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+)
+
+// Queries on one connection are answered as their answers come, not in turn:
+// RFC 7766 sections 6.2.1.1 and 7.
+func TestPipelining(t *testing.T) {
+	release := make(chan struct{})
+	up := upstream(t, nil, func(reply func([]byte), q asked) {
+		if unpack(t, q.wire).Question[0].Name == "slow.example.org." {
+			<-release
+		}
+		reply(respond(t, q.wire, nil))
+	})
+	s, addr := start(t, Config{Upstreams: []netip.AddrPort{up.addr}, Resend: patience})
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	conn := connect(t, "tcp", addr)
+	for id, name := range []string{"slow.example.org", "fast.example.org", "t.example.org"} {
+		q := query(name, dns.TypeA)
+		q.Id = uint16(id)
+		send(t, conn, pack(t, q))
+	}
+	var order []uint16
+	for range 2 {
+		order = append(order, unpack(t, receive(t, conn)).Id)
+	}
+	close(release)
+	order = append(order, unpack(t, receive(t, conn)).Id)
+	if order[2] != 0 || order[0] == order[1] {
+		t.Errorf("answers in the order %v", order)
+	}
+}
+
+// Length prefixes come split and coalesced (RFC 7766 section 8).
+func TestSegments(t *testing.T) {
+	s, addr := start(t, Config{})
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	frame := func(id uint16) []byte {
+		q := query("t.example.org", dns.TypeA)
+		q.Id = id
+		wire := pack(t, q)
+		return append(binary.BigEndian.AppendUint16(nil, uint16(len(wire))), wire...)
+	}
+	both := slices.Concat(frame(1), frame(2))
+	for name, cuts := range map[string][]int{
+		"coalesced": {}, "in the length": {1}, "behind the length": {2}, "in the message": {20},
+		"in the second length": {len(both)/2 + 1}, "each octet": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := connect(t, "tcp", addr)
+			_ = conn.(*net.TCPConn).SetNoDelay(true)
+			if cuts == nil {
+				for i := range len(both) - 1 {
+					cuts = append(cuts, i+1)
+				}
+			}
+			from := 0
+			for _, to := range append(cuts, len(both)) {
+				if _, err := conn.Write(both[from:to]); err != nil {
+					t.Fatal(err)
+				}
+				from = to
+			}
+			ids := []uint16{unpack(t, receive(t, conn)).Id, unpack(t, receive(t, conn)).Id}
+			slices.Sort(ids)
+			if diff := cmp.Diff([]uint16{1, 2}, ids); diff != "" {
+				t.Errorf("IDs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A client that closes its half still hears the answers; a header too short, or one
+// that is an answer, ends in nothing.
+func TestHalfClosed(t *testing.T) {
+	s, addr := start(t, Config{})
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	conn := connect(t, "tcp", addr)
+	send(t, conn, pack(t, query("t.example.org", dns.TypeA)))
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got := unpack(t, receive(t, conn)); len(got.Answer) != 1 {
+		t.Errorf("got %v", got)
+	}
+	if _, err := readFrame(conn); !errors.Is(err, io.EOF) {
+		t.Errorf("behind the answer: %v", err)
+	}
+}
+
+func TestShortFrameCloses(t *testing.T) {
+	_, addr := start(t, Config{})
+	conn := connect(t, "tcp", addr)
+	send(t, conn, []byte("short"))
+	if _, err := readFrame(conn); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// RFC 7828: the option is answered over TCP, ignored over UDP, and refused with a
+// timeout in a query.
+func TestKeepalive(t *testing.T) {
+	s, addr := start(t, Config{})
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	keepalive := func(network string, timeout uint16) *dns.Msg {
+		o := &dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE, Timeout: timeout}
+		return exchange(t, network, addr, withEDNS(query("t.example.org", dns.TypeA), 1232, o))
+	}
+	got := keepalive("tcp", 0).IsEdns0()
+	if len(got.Option) != 1 || got.Option[0].(*dns.EDNS0_TCP_KEEPALIVE).Timeout != 100 {
+		t.Errorf("over TCP: %v", got)
+	}
+	if got := keepalive("udp", 0).IsEdns0(); len(got.Option) != 0 {
+		t.Errorf("over UDP: %v", got)
+	}
+	if got := keepalive("tcp", 7); got.Rcode != dns.RcodeFormatError {
+		t.Errorf("with a timeout: %v", got)
+	}
+	if got := keepalive("udp", 7); got.Rcode != dns.RcodeSuccess {
+		t.Errorf("with a timeout over UDP: %v", got)
+	}
+}
+
+// At the limit an idle connection makes room; where none is idle the new one goes.
+func TestConnectionLimit(t *testing.T) {
+	arrived, release := make(chan struct{}, 4), make(chan struct{})
+	up := upstream(t, nil, func(reply func([]byte), q asked) {
+		arrived <- struct{}{}
+		<-release
+		reply(respond(t, q.wire, nil, good))
+	})
+	s, addr := start(t, Config{Upstreams: []netip.AddrPort{up.addr}, MaxConns: 2, Resend: patience})
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	open := func() net.Conn {
+		conn := connect(t, "tcp", addr)
+		send(t, conn, pack(t, query("t.example.org", dns.TypeA)))
+		receive(t, conn)
+		return conn
+	}
+	oldest, busy := open(), open()
+	send(t, busy, pack(t, query("a.example.org", dns.TypeA)))
+	<-arrived
+	newest := open()
+	if _, err := readFrame(oldest); err == nil {
+		t.Error("the idle connection is still there")
+	}
+	send(t, newest, pack(t, query("a.example.org", dns.TypeA)))
+	<-arrived
+	refused := connect(t, "tcp", addr)
+	if _, err := readFrame(refused); err == nil {
+		t.Error("one more than the limit is served")
+	}
+	close(release)
+	for _, conn := range []net.Conn{busy, newest} {
+		wantGood(t, unpack(t, receive(t, conn)))
+	}
+}
+
+// A client that asks and never reads holds up only itself.
+func TestSlowReader(t *testing.T) {
+	up := upstream(t, nil, with(t, nil, bigTXT(200)...))
+	cfg := Config{Upstreams: []netip.AddrPort{up.addr}, MaxForwards: 4}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	l, addr := listen(t, "127.0.0.1")
+	serveAborting(t, s, l)
+	lazy := connect(t, "tcp", addr)
+	_ = lazy.(*net.TCPConn).SetReadBuffer(4096)
+	_ = lazy.SetWriteDeadline(time.Now().Add(time.Second))
+	for range 200 { // 10 MB of answers, more than the buffers take
+		if writeFrame(lazy, pack(t, query("a.example.org", dns.TypeTXT))) != nil {
+			break
+		}
+	}
+	if got := exchange(t, "tcp", addr, query("t.example.org", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("another connection: %v", got)
+	}
+	if got := exchange(t, "udp", addr, query("t.example.org", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("over UDP: %v", got)
+	}
+	_ = lazy.Close()
+}
+
+// idleConn is a connection in a bubble of false time.
+func idleConn(t *testing.T) (client net.Conn, c *tcpConn) {
+	client, server := net.Pipe()
+	t.Cleanup(func() {
+		_ = client.Close()
+		_ = server.Close()
+	})
+	c = &tcpConn{serving: &serving{reading: t.Context()}, conn: server}
+	c.last.Store(time.Now().UnixNano())
+	return client, c
+}
+
+// Idle time is ten seconds from the last answer (RFC 7766 section 6.2.3).
+func TestIdleTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := idleConn(t)
+		start := time.Now()
+		if c.awaitFrame(bufio.NewReader(c.conn)) {
+			t.Error("a message out of nothing")
+		}
+		if got := time.Since(start); got != tcpIdle {
+			t.Errorf("closed after %s", got)
+		}
+	})
+}
+
+// A connection that waits for answers is not idle.
+func TestIdleTimeoutCountsFromTheLastAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := idleConn(t)
+		c.waiting.Add(1)
+		time.AfterFunc(25*time.Second, func() {
+			c.last.Store(time.Now().UnixNano())
+			c.waiting.Add(-1)
+		})
+		start := time.Now()
+		c.awaitFrame(bufio.NewReader(c.conn))
+		if got := time.Since(start); got != 35*time.Second {
+			t.Errorf("closed after %s", got)
+		}
+	})
+}
+
+// A message that trickles in has ten seconds for all its octets, not for each.
+func TestTrickle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, c := idleConn(t)
+		over := make(chan struct{})
+		defer func() {
+			_ = client.Close()
+			<-over
+		}()
+		go func() {
+			defer close(over)
+			for {
+				if _, err := client.Write([]byte{0}); err != nil {
+					return
+				}
+				<-time.After(3 * time.Second)
+			}
+		}()
+		r := bufio.NewReader(c.conn)
+		start := time.Now()
+		if !c.awaitFrame(r) {
+			t.Fatal("no message")
+		}
+		_, _ = r.Discard(1)
+		if _, err := readFrame(io.MultiReader(bytes.NewReader([]byte{1, 0}), r)); err == nil {
+			t.Error("a whole message")
+		}
+		if got := time.Since(start); got != tcpIdle {
+			t.Errorf("gave up after %s", got)
+		}
+	})
+}
