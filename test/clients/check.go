@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// commandTimeout bounds one client; its own patience ends earlier, see etc.
+// commandTimeout bounds one client; its own patience ends earlier, see resolvConf.
 const commandTimeout = 15 * time.Second
 
 // Start starts a process in World.Client, and in whatever else is under test.

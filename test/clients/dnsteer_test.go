@@ -61,7 +61,7 @@ func steered(t *testing.T) (*World, dnsteer.Place, string) {
 		Binary:     dnsteer.Build(t),
 		NetNS:      w.Client,
 		Cgroup:     testenv.NewCgroup(t),
-		ResolvConf: etc["resolv.conf"],
+		ResolvConf: resolvConf,
 	}, hosts
 }
 

@@ -4,7 +4,7 @@
 // "dnsteer run", Exec is "dnsteer exec".
 //
 // Both run in a Place: a network namespace, a cgroup, and a resolv.conf of its own
-// in a mount namespace that nobody else sees. Service tells a test what it cannot
+// (package etc, whose Roles a binary that uses this one needs). Service tells a test what it cannot
 // see from outside: when the resolver is ready (as a service manager learns it),
 // the worker's process, the verdict counters, and whether anything is left behind
 // at the end.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -47,9 +46,6 @@ func Run(tb testing.TB, p Place, bpffs string, flags ...string) *Service {
 	s.cmd = p.Command(tb, args...)
 	s.cmd.Stderr = s.stderr
 	manager, path := listenNotify(tb)
-	if len(s.cmd.Env) == 0 {
-		s.cmd.Env = os.Environ()
-	}
 	s.cmd.Env = append(s.cmd.Env, "NOTIFY_SOCKET="+path)
 	p.Start(tb, s.cmd)
 	go func() {
@@ -134,25 +130,8 @@ func (s *Service) Signal(sig os.Signal) {
 
 // Worker is the process of its resolver; zero if there is none.
 func (s *Service) Worker() int {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		s.tb.Fatalf("list processes: %v", err)
-	}
-	for _, path := range stats {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // ended
-		}
-		// "PID (NAME) STATE PPID ...", and a name may contain anything.
-		_, rest, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')'):]), " ")
-		fields := strings.Fields(rest)
-		if len(fields) < 2 || fields[0] == "Z" || fields[1] != strconv.Itoa(s.PID()) {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err == nil {
-			return pid
-		}
+	for _, pid := range Children(s.PID()) {
+		return pid
 	}
 	return 0
 }

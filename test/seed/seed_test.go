@@ -3,9 +3,12 @@
 package seed
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 
 	"github.com/dnsteer/dnsteer/test/dnsteer"
 	"github.com/dnsteer/dnsteer/test/testenv"
@@ -28,5 +31,20 @@ func TestStory(t *testing.T) {
 				t.Errorf("result (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestMissing shows that a kernel without one of the ingredients is told from one
+// that has all, and that the ingredient is named.
+func TestMissing(t *testing.T) {
+	if missing := Missing(t); missing != "" {
+		t.Errorf("this kernel lacks %s", missing)
+	}
+	unknown := ingredient{"an expression of the future", func(conn *nftables.Conn, chain *nftables.Chain) {
+		addRule(conn, chain, []expr.Any{&expr.Meta{Key: 1 << 20, Register: 1}})
+	}}
+	missing := firstMissing(t, append(ingredients(), unknown))
+	if !strings.HasPrefix(missing, unknown.name+": ") {
+		t.Errorf("missing: %q, want one that begins with %q", missing, unknown.name)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/dnsteer/dnsteer/test/dnsteer"
+	"github.com/dnsteer/dnsteer/test/etc"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -38,7 +38,7 @@ const (
 // own.
 func Roles() testenv.Roles {
 	roles := testenv.Roles{roleProxy: proxyMain, roleApp: appMain}
-	maps.Copy(roles, dnsteer.Roles())
+	maps.Copy(roles, etc.Roles())
 	return roles
 }
 
@@ -109,7 +109,7 @@ func Expect(mode string) Result {
 // Queries, and counts.
 func Tell(tb testing.TB, interceptor Interceptor) Result {
 	tb.Helper()
-	w := newWorld(tb)
+	w := NewWorld(tb)
 	if !interceptor.OwnResolver() {
 		w.startProxy(tb)
 	}

@@ -36,6 +36,12 @@ var (
 	localAddr = netip.MustParseAddr("198.51.100.80")
 )
 
+// TableAddr is the address of TableName.
+func TableAddr() netip.Addr { return tableAddr }
+
+// LocalAddr is the address of every name that the nameserver knows, *.shop.example.org.
+func LocalAddr() netip.Addr { return localAddr }
+
 // World is where the story happens: one pod, one nameserver.
 type World struct {
 	Client *testenv.NetNS  // the pod: application and proxy
@@ -49,8 +55,8 @@ type World struct {
 	upstream *testenv.Server
 }
 
-// newWorld makes a world without a proxy.
-func newWorld(tb testing.TB) *World {
+// NewWorld makes a world without a proxy; Tell makes one for each story.
+func NewWorld(tb testing.TB) *World {
 	tb.Helper()
 	client, server := testenv.NewLink(tb)
 	w := &World{
