@@ -28,9 +28,12 @@ func withHint(err error, hint string) error { return hinted{err, hint} }
 // hintFor returns what the reader of an error can do about it, or nothing.
 func hintFor(err error) string {
 	var h hinted
+	var preflight *loader.PreflightError
 	switch {
 	case errors.As(err, &h):
 		return h.hint
+	case errors.As(err, &preflight):
+		return preflight.Findings[0].Remedy
 	case errors.Is(err, errNotRoot):
 		return "run it with sudo"
 	case errors.Is(err, loader.ErrNotBPFFS):

@@ -50,6 +50,8 @@ func commands() []command {
 		{name: "exec", args: "[flags] -- CMD [ARG...]", summary: "run CMD with its DNS steered", run: execCommand},
 		{name: "run", args: "[flags]", summary: "steer a cgroup, or this host, until told to stop", run: runCommand},
 		{name: "query", args: "[flags] NAME [TYPE]", summary: "ask the resolver and show where the answer comes from", run: queryCommand},
+		{name: "status", args: "[flags]", summary: "show what is loaded and what it has done", run: statusCommand},
+		{name: "check", args: "[flags]", summary: "tell whether dnsteer can work here", run: checkCommand},
 		{name: "load", args: "[flags]", summary: "load and pin the datapath", run: loadCommand},
 		{name: "upgrade", args: "[flags]", summary: "replace the programs of the loaded datapath", run: upgradeCommand},
 		{name: "unload", args: "[flags]", summary: "return sockets, detach, remove the pins", run: unloadCommand},
