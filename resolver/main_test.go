@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"go.uber.org/goleak"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain fails on goroutines, descriptors and namespaces that a test leaves.
+func TestMain(m *testing.M) { testenv.Main(m, nil) }
 
 // start serves cfg on loopback until the test ends and returns the address, the
 // same for UDP and TCP.

@@ -309,30 +309,6 @@ func TestPingIsNotFooled(t *testing.T) {
 	}
 }
 
-// A burst of queries is answered whole: every answer to its own client's ID.
-func TestBurst(t *testing.T) {
-	s, addr := start(t, Config{})
-	s.SetTable(table(t, storyTable))
-	conn := connect(t, "udp", addr)
-	if err := conn.(*net.UDPConn).SetReadBuffer(receiveBuffer); err != nil {
-		t.Fatal(err)
-	}
-	const n = 200
-	missing := make(map[uint16]bool)
-	for id := range uint16(n) {
-		q := query("web.example.org", dns.TypeA)
-		q.Id = id
-		missing[id] = true
-		send(t, conn, pack(t, q))
-	}
-	for range n {
-		delete(missing, unpack(t, receive(t, conn)).Id)
-	}
-	if len(missing) > 0 {
-		t.Errorf("%d queries without an answer", len(missing))
-	}
-}
-
 func TestMalformedKeepsTheID(t *testing.T) {
 	got := malformed(raw(t, "beef 0110 0001 0000 0000 0000"))
 	if want := raw(t, "beef 8111 0000 0000 0000 0000"); !bytes.Equal(got, want) {
