@@ -305,6 +305,28 @@ func TestLoop(t *testing.T) {
 	}
 }
 
+// An Origin that leads back here is refused with each query, not followed.
+func TestLoopOnTheWay(t *testing.T) {
+	own := netip.MustParseAddrPort("127.0.0.1:53")
+	s, err := New(Config{Origin: func(netip.Addr) (netip.Addr, bool) { return own.Addr(), true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := parseMessage(pack(t, query("a.example.org", dns.TypeA)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, listening := range []string{"127.0.0.1:53", "0.0.0.0:53"} {
+		at := []netip.AddrPort{netip.MustParseAddrPort(listening)}
+		s.listening(at, true)
+		_, err := s.chain.Exchange(t.Context(), &Request{Local: own.Addr(), msg: m})
+		if err == nil || err.Error() != "upstream 127.0.0.1:53 is this resolver itself" {
+			t.Errorf("listening at %s: %v", listening, err)
+		}
+		s.listening(at, false)
+	}
+}
+
 // More queries than may wait are refused with the reason, and the table answers on.
 func TestForwardLimit(t *testing.T) {
 	arrived := make(chan struct{}, 16)
