@@ -155,6 +155,34 @@ func TestAliasOutOfReach(t *testing.T) {
 	}
 }
 
+// What an upstream remarks on the end of an alias comes along (RFC 8914), and an
+// answer that makes no sense is a failure.
+func TestAliasThroughUpstream(t *testing.T) {
+	names := "names: {out.example.org: {cname: a.example.org}}"
+	ask := func(up *nameserver) *dns.Msg {
+		s, addr := start(t, quick(up.addr))
+		s.SetTable(table(t, names))
+		return exchange(t, "udp", addr, withEDNS(query("out.example.org", dns.TypeA), 1232))
+	}
+	remark := with(t, func(m *dns.Msg) {
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleAnswer, ExtraText: "old"}}
+	}, good)
+	got := ask(upstream(t, remark, nil))
+	if code, text := ede(got); len(got.Answer) != 2 || code != int(dns.ExtendedErrorCodeStaleAnswer) || text != "old" {
+		t.Errorf("got %v", got)
+	}
+	short := func(reply func([]byte), q asked) {
+		w := respond(t, q.wire, func(m *dns.Msg) { m.Extra = nil }, good)
+		w = w[:len(w)-1]
+		w[len(w)-4]-- // RDLENGTH: an address of three octets
+		reply(w)
+	}
+	got = ask(upstream(t, short, nil))
+	if code, _ := ede(got); got.Rcode != dns.RcodeServerFailure || code != int(dns.ExtendedErrorCodeInvalidData) {
+		t.Errorf("got %v", got)
+	}
+}
+
 // Swapping tables under load loses no query and never shows a mixture.
 func TestSetTableLosesNothing(t *testing.T) {
 	s, addr := start(t, Config{})

@@ -57,6 +57,7 @@ func fitSigned(req *Request, answer *message, limit int) []byte {
 	wire := append([]byte(nil), answer.wire...)
 	if len(wire) > limit {
 		wire = answer.cut(wire, 0)
+		setFlags(wire, answer.flags()|bitTC) // also where only additional records are lost
 	}
 	setID(wire, req.msg.id())
 	return wire
@@ -70,8 +71,11 @@ func (r *Request) limit() int {
 	case r.edns == nil:
 		return minSize
 	}
-	return max(minSize, int(r.edns.size))
+	return min(max(minSize, int(r.edns.size)), maxDatagram)
 }
+
+// maxDatagram is what UDP over IPv4 can carry; the kernel refuses more.
+const maxDatagram = 65507
 
 // replyEDNS is the OPT record of a reply, nil if the client sent none.
 func (r *Request) replyEDNS(answer *message) *edns {
@@ -175,11 +179,18 @@ func failed(req *Request, f *failure) *message {
 	return m
 }
 
-// malformed answers a message of which only the header can be read.
+// malformed answers a message of which only the header can be read: not
+// implemented for operations whose form we do not know.
 func malformed(wire []byte) []byte {
 	out := make([]byte, headerLen)
 	setID(out, binary.BigEndian.Uint16(wire))
 	flags := binary.BigEndian.Uint16(wire[2:])
-	setFlags(out, flags&(0xf<<11|bitRD|bitCD)|bitQR|dns.RcodeFormatError)
+	rcode := uint16(dns.RcodeFormatError)
+	switch flags >> 11 & 0xf {
+	case dns.OpcodeQuery, dns.OpcodeStatus, dns.OpcodeNotify, dns.OpcodeUpdate:
+	default:
+		rcode = dns.RcodeNotImplemented
+	}
+	setFlags(out, flags&(0xf<<11|bitRD|bitCD)|bitQR|rcode)
 	return out
 }

@@ -139,6 +139,11 @@ func newRequest(in packet) (*Request, error) {
 		return nil, err
 	}
 	req := &Request{Client: in.client, Local: in.local, TCP: in.tcp, msg: m}
+	if m.opcode() == opcodeDSO {
+		// A session with us, which we do not offer (RFC 8490 section 5.1.1). What
+		// stands behind its header are no records.
+		return req, &failure{rcode: dns.RcodeNotImplemented, ede: noEDE, text: "DNS stateful operations are not served"}
+	}
 	if len(m.wire) != len(in.wire) {
 		return req, formErr(errTrailing.Error())
 	}
@@ -160,9 +165,6 @@ func (r *Request) checkOpcode() error {
 	switch {
 	case m.opcode() == dns.OpcodeQuery && m.count(countQD) != 1:
 		return formErr("not one question") // RFC 9619
-	case m.opcode() == opcodeDSO:
-		// A session with us, which we do not offer (RFC 8490 section 5.1.1).
-		return &failure{rcode: dns.RcodeNotImplemented, ede: noEDE, text: "DNS stateful operations are not served"}
 	case isPing(m.wire):
 		// Only the loop of a UDP socket answers it, see ping.go.
 		return &failure{rcode: dns.RcodeRefused, ede: noEDE, text: "ping is answered over UDP"}

@@ -65,6 +65,9 @@ func TestHeaderRules(t *testing.T) {
 		{"cookie of 7", "1234 0100 0001 0000 0000 0001 " + questionHex + opt("00000000 000b 000a0007 01020304050607"), false, dns.RcodeFormatError},
 		{"record behind TSIG", "1234 0100 0001 0000 0000 0002 " + questionHex + "00 00fa 00ff 00000000 0000" + opt("00000000 0000"), false, dns.RcodeFormatError},
 		{"EDNS version 1", "1234 0100 0001 0000 0000 0001 " + questionHex + opt("00010000 0000"), false, dns.RcodeBadVers},
+		{"DSO with data", "1234 3000 0000 0000 0000 0000 0001 0008 00003a98 00003a98", false, dns.RcodeNotImplemented},
+		{"opcode 9, another form", "1234 4800 0001 0000 0000 0000 ffff", false, dns.RcodeNotImplemented},
+		{"NOTIFY cut", "1234 2000 0001 0000 0000 0000 0161", false, dns.RcodeFormatError},
 		{"DSO", "1234 3000 0000 0000 0000 0000", false, dns.RcodeNotImplemented},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -99,3 +99,38 @@ func TestTruncatedAndNoTCP(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+// A signed answer is not cut to pieces: what the client cannot take becomes TC.
+func TestSignedTooLarge(t *testing.T) {
+	big := func(reply func([]byte), q asked) {
+		reply(respond(t, q.wire, func(m *dns.Msg) {
+			m.Extra = nil
+			m.SetTsig("key.example.org.", dns.HmacSHA256, 300, 1)
+		}, bigTXT(5)...))
+	}
+	up := upstream(t, big, nil)
+	_, addr := start(t, quick(up.addr))
+	wire := exchangeWire(t, "udp", addr, pack(t, query("a.example.org", dns.TypeTXT)))
+	got := unpack(t, wire)
+	if len(wire) > minSize || !got.Truncated || len(got.Answer)+len(got.Extra) != 0 {
+		t.Errorf("%d octets: %v", len(wire), got)
+	}
+}
+
+// The size that a client names has a bound of its own.
+func TestLimit(t *testing.T) {
+	for _, tc := range []struct {
+		req  Request
+		want int
+	}{
+		{Request{}, 512},
+		{Request{edns: &edns{size: 0}}, 512},
+		{Request{edns: &edns{size: 1400}}, 1400},
+		{Request{edns: &edns{size: 65535}}, maxDatagram},
+		{Request{TCP: true, edns: &edns{size: 512}}, maxWire},
+	} {
+		if got := tc.req.limit(); got != tc.want {
+			t.Errorf("%+v: %d, want %d", tc.req, got, tc.want)
+		}
+	}
+}
