@@ -4,6 +4,7 @@ package loader
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -60,9 +61,13 @@ func OwnCgroup() (string, error) {
 }
 
 // openCgroup opens a cgroup v2 directory and returns its id, which the kernel takes
-// from the inode.
+// from the inode. The error wraps ErrCgroupGone if there is none, ErrNotCgroup2 if it
+// is something else.
 func openCgroup(path string) (*os.File, uint64, error) {
 	dir, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, 0, fmt.Errorf("open cgroup: %w: %w", ErrCgroupGone, err)
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("open cgroup: %w", err)
 	}
@@ -77,4 +82,32 @@ func openCgroup(path string) (*os.File, uint64, error) {
 		return nil, 0, fmt.Errorf("open cgroup %s: %w", path, err)
 	}
 	return dir, st.Ino, nil
+}
+
+// openCgroupID opens the cgroup with that id, wherever it is. The error wraps
+// ErrCgroupGone if it was removed. Needs Linux 5.5 and CAP_DAC_READ_SEARCH.
+func openCgroupID(id uint64) (*os.File, error) {
+	root, err := CgroupRoot()
+	if err != nil {
+		return nil, err
+	}
+	mount, err := os.Open(root)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup: %w", err)
+	}
+	defer mount.Close()
+	const kernfs = 0xfe // FILEID_KERNFS: the id itself, in host byte order
+	handle := unix.NewFileHandle(kernfs, binary.NativeEndian.AppendUint64(nil, id))
+	fd, err := unix.OpenByHandleAt(int(mount.Fd()), handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	if errors.Is(err, unix.ESTALE) {
+		return nil, fmt.Errorf("open cgroup %d: %w", id, ErrCgroupGone)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup %d: %w", id, os.NewSyscallError("open_by_handle_at", err))
+	}
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		path = fmt.Sprintf("cgroup %d", id)
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }

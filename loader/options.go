@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"net/netip"
-	"path/filepath"
 )
 
 const (
@@ -23,6 +22,8 @@ var (
 	ErrLoaded     = errors.New("datapath is already loaded")
 	ErrNotLoaded  = errors.New("datapath is not loaded")
 	ErrLayout     = errors.New("datapath has another layout")
+	ErrDetached   = errors.New("datapath is detached from its hooks")
+	ErrExclusive  = errors.New("another program has the hook to itself")
 	ErrNotCgroup2 = errors.New("not a cgroup v2 directory")
 	ErrNotBPFFS   = errors.New("not a BPF filesystem")
 	ErrCgroupGone = errors.New("cgroup is gone")
@@ -51,5 +52,17 @@ func (o Options) port() uint16 {
 	return o.Port
 }
 
-// root is the directory of all our pins on the BPF filesystem.
-func (o Options) root() string { return filepath.Join(o.BPFFS, "dnsteer") }
+// seams are where a test gets between the loader and the kernel. The zero value
+// changes nothing.
+type seams struct {
+	legacy  bool               // attach as if the kernel had no links
+	reached func(stage string) // told of each stage of Load, Upgrade and Unload
+}
+
+// stage names a point at which the process may die; what it leaves there is what the
+// life cycle has to cope with.
+func (s seams) stage(name string) {
+	if s.reached != nil {
+		s.reached(name)
+	}
+}

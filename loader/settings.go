@@ -70,13 +70,26 @@ func (d *Datapath) checkAbout() error {
 	if err != nil {
 		return err
 	}
-	var about bpf.SteerAbout
-	if err := d.maps[bpf.SteerMapSteerAbout].Lookup(uint32(0), &about); err != nil {
-		return fmt.Errorf("read about: %w", err)
+	about, err := d.about()
+	if err != nil {
+		return err
 	}
 	if about.Layout != version {
 		return fmt.Errorf("%w: loaded %d, this version %d", ErrLayout, about.Layout, version)
 	}
 	d.opts.Port = uint16(about.Port)
 	return nil
+}
+
+// about reads what a loaded datapath says of itself.
+func (d *Datapath) about() (bpf.SteerAbout, error) {
+	var about bpf.SteerAbout
+	m := d.maps[bpf.SteerMapSteerAbout]
+	if m == nil {
+		return about, fmt.Errorf("read about: %w", ErrLayout)
+	}
+	if err := m.Lookup(uint32(0), &about); err != nil {
+		return about, fmt.Errorf("read about: %w: %w", ErrLayout, err)
+	}
+	return about, nil
 }

@@ -8,21 +8,30 @@ import (
 	"os"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
 // Unload opens the datapath that is pinned for the cgroup and unloads it, see
-// Datapath.Unload. What is damaged or of another layout is removed all the same; only
-// what is pinned in our own directory is touched.
+// Datapath.Unload. What is damaged, half unloaded or of another layout is removed all
+// the same; only what is pinned in our own directory is touched.
 //
-// Returns ErrNotLoaded if there is none.
-func Unload(opts Options, linger time.Duration) error {
-	cgroup, id, err := openCgroup(opts.Cgroup)
+// Returns ErrNotLoaded if there is none, and ErrCgroupGone if there is no such cgroup:
+// what was left of cgroups that are gone is removed then.
+func Unload(opts Options, linger time.Duration) error { return unloadWith(opts, linger, seams{}) }
+
+// unloadWith lets a test die at any stage.
+func unloadWith(opts Options, linger time.Duration, s seams) error {
+	d, err := newDatapath(opts, s)
+	if errors.Is(err, ErrCgroupGone) && opts.BPFFS != "" {
+		_, sweepErr := Sweep(opts.BPFFS)
+		return errors.Join(err, sweepErr)
+	}
 	if err != nil {
 		return err
 	}
-	d := &Datapath{opts: opts, cgroup: cgroup, id: id}
-	defer d.closeFiles()
+	defer d.Close()
 	if err := d.open(); errors.Is(err, ErrNotLoaded) {
 		return fmt.Errorf("unload from %s: %w", opts.Cgroup, err)
 	}
@@ -33,29 +42,96 @@ func Unload(opts Options, linger time.Duration) error {
 // connected sockets to their nameserver, keeps showing the nameserver as the sender of
 // replies for as long as linger, and then detaches the rest and removes the pins. What
 // others have attached stays. The Datapath must still be closed.
+//
+// Call it while the resolver still answers what it has received, and stop that
+// afterwards. While it lingers, others may load and unload elsewhere.
 func (d *Datapath) Unload(linger time.Duration) error {
-	if !d.Pinned() {
-		return d.end(linger)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	state, err := d.beginUnload()
+	if err != nil {
+		return fmt.Errorf("unload from %s: %w", d.opts.Cgroup, err)
 	}
+	d.seams.stage("steering ended")
+	_, late, returnErr := d.giveBack()
+	d.seams.stage("sockets returned")
+	lingered := time.Now()
+	late.pass(linger)
+	time.Sleep(linger - time.Since(lingered)) // nobody may have been moved
+	if err := errors.Join(returnErr, d.endUnload(state)); err != nil {
+		return fmt.Errorf("unload from %s: %w", d.opts.Cgroup, err)
+	}
+	return nil
+}
+
+// beginUnload stops steering. It returns the state directory, open, by which endUnload
+// knows it again; nil if the datapath is not pinned.
+func (d *Datapath) beginUnload() (*os.File, error) {
+	if !d.Pinned() {
+		return nil, d.detach(requests)
+	}
+	unlock, err := d.opts.lock(unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	state, err := os.Open(d.opts.stateDir(d.id))
+	if err != nil {
+		return nil, ErrNotLoaded
+	}
+	if err := d.detach(requests); err != nil {
+		_ = state.Close()
+		return nil, err
+	}
+	return state, nil
+}
+
+// endUnload detaches the rest and removes the pins, unless somebody else has: Unload of
+// one cgroup may run twice at a time.
+func (d *Datapath) endUnload(state *os.File) error {
+	if state == nil {
+		return d.detach(everything)
+	}
+	defer state.Close()
 	unlock, err := d.opts.lock(unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	dir := d.opts.stateDir(d.id)
-	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("unload from %s: %w", d.opts.Cgroup, ErrNotLoaded)
+	if !sameFile(state, dir) {
+		return nil
 	}
-	// The directory goes whatever else does not: with its pins the kernel detaches.
-	if err := errors.Join(d.end(linger), os.RemoveAll(dir)); err != nil {
-		return fmt.Errorf("unload from %s: %w", d.opts.Cgroup, err)
-	}
-	return nil
+	_, err = d.opts.sweep()
+	return errors.Join(err, tearDown(dir, d.cgroup))
 }
 
-func (d *Datapath) end(linger time.Duration) error {
-	err := d.detach(func(a *attachment) bool { return a.hook.request })
-	_, returnErr := d.Return()
-	time.Sleep(linger)
-	return errors.Join(err, returnErr, d.detach(everything))
+// tearDown detaches what is pinned in a state directory, whole or damaged, and removes
+// it. Only what is pinned there is detached. cgroup is nil if it is gone, and with it
+// what the legacy call attached. The caller holds the lock.
+func tearDown(dir string, cgroup *os.File) error {
+	var errs []error
+	for _, h := range hooks() {
+		l, err := link.LoadPinnedLink(linkPin(dir, h), nil)
+		if err == nil {
+			a := &attachment{hook: h, link: l}
+			errs = append(errs, a.detach())
+			_ = l.Close()
+			continue
+		}
+		if cgroup == nil {
+			continue
+		}
+		for _, path := range []string{progPin(dir, h), progPin(dir, h) + nextSuffix} {
+			program, err := ebpf.LoadPinnedProgram(path, nil)
+			if err != nil {
+				continue
+			}
+			a := &attachment{hook: h, cgroup: cgroup, program: program}
+			errs = append(errs, a.detach())
+			_ = program.Close()
+		}
+	}
+	// The directory goes whatever else does not: with its pins the kernel detaches.
+	return errors.Join(append(errs, removeState(dir))...)
 }

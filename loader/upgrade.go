@@ -16,34 +16,48 @@ import (
 // tags, counters and scopes stay; at no moment is a hook without program. It returns
 // false if these very programs are loaded already.
 //
-// Returns ErrNotLoaded, or ErrLayout if the maps are not those that the new programs
-// expect: then unload and load again.
+// Returns ErrNotLoaded, ErrDetached, ErrCgroupGone, or ErrLayout if the maps are not
+// those that the new programs expect: then unload and load again.
 func Upgrade(opts Options) (changed bool, err error) {
-	return upgradeWith(opts, (*attachment).update)
+	return upgradeWith(opts, (*attachment).update, seams{})
 }
 
-// upgradeWith lets a test make an update fail.
-func upgradeWith(opts Options, update func(*attachment, *ebpf.Program) error) (changed bool, err error) {
-	cgroup, id, err := openCgroup(opts.Cgroup)
+// updater puts a program on a hook in the place of another.
+type updater func(*attachment, *ebpf.Program) error
+
+// upgradeWith lets a test make an update fail, and die at any stage.
+func upgradeWith(opts Options, update updater, s seams) (changed bool, err error) {
+	d, err := newDatapath(opts, s)
 	if err != nil {
 		return false, err
 	}
-	d := &Datapath{opts: opts, cgroup: cgroup, id: id}
-	defer d.closeFiles()
-	unlock, err := opts.lock(unix.LOCK_EX)
+	defer d.Close()
+	if changed, err = d.upgrade(update); err != nil {
+		return false, explain(opts, fmt.Errorf("upgrade %s: %w", opts.Cgroup, err))
+	}
+	return changed, nil
+}
+
+func (d *Datapath) upgrade(update updater) (changed bool, err error) {
+	if !d.Pinned() {
+		return false, ErrNotLoaded
+	}
+	unlock, err := d.opts.lock(unix.LOCK_EX)
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
 	if err := d.openPins(); err != nil {
-		return false, fmt.Errorf("upgrade %s: %w", opts.Cgroup, err)
+		return false, err
 	}
 	objects, err := d.loadBeside()
 	if err != nil {
-		return false, fmt.Errorf("upgrade %s: %w", opts.Cgroup, err)
+		return false, err
 	}
 	defer objects.Close()
-	if same, err := d.runs(objects); same || err != nil {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if same, err := d.isUpToDate(objects); same || err != nil {
 		return false, err
 	}
 	return true, d.replace(objects, update)
@@ -60,11 +74,15 @@ func (d *Datapath) loadBeside() (*ebpf.Collection, error) {
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		return nil, fmt.Errorf("%w: %w", ErrLayout, err)
 	}
-	return objects, err
+	if err != nil {
+		return nil, fmt.Errorf("load programs: %w", err)
+	}
+	return objects, nil
 }
 
-// runs tells whether the programs that are attached are the new ones.
-func (d *Datapath) runs(objects *ebpf.Collection) (bool, error) {
+// isUpToDate tells whether the programs that are attached are the new ones. The tag is
+// the kernel's hash over the instructions.
+func (d *Datapath) isUpToDate(objects *ebpf.Collection) (bool, error) {
 	for _, a := range d.attachments {
 		loaded, err := a.program.Info()
 		if err != nil {
@@ -81,45 +99,76 @@ func (d *Datapath) runs(objects *ebpf.Collection) (bool, error) {
 	return true, nil
 }
 
+// change is one hook that runs the next program already.
+type change struct {
+	*attachment
+	old *ebpf.Program
+}
+
 // replace updates hook by hook. Old and new programs work on the same maps, so a mix
-// of both is sound; if one update fails, those before it are taken back.
-func (d *Datapath) replace(objects *ebpf.Collection, update func(*attachment, *ebpf.Program) error) error {
-	old := make([]*ebpf.Program, len(d.attachments))
-	for i, a := range d.attachments {
-		old[i] = a.program
-		if err := update(a, objects.Programs[a.hook.program]); err != nil {
-			for j := range i {
-				err = errors.Join(err, d.attachments[j].update(old[j]))
-			}
-			return fmt.Errorf("upgrade %s: %w", d.opts.Cgroup, goneIfDefunct(err))
+// of both is sound; if one update fails, those before it are taken back. The next
+// program is pinned before it is attached: whenever we die, what runs has a pin.
+func (d *Datapath) replace(objects *ebpf.Collection, update updater) error {
+	dir := d.opts.stateDir(d.id)
+	var done []change
+	for _, a := range d.attachments {
+		old, next := a.program, objects.Programs[a.hook.program]
+		err := pinNext(next, progPin(dir, a.hook))
+		if err == nil {
+			d.seams.stage("update " + a.hook.name)
+			err = update(a, next)
 		}
+		if err != nil {
+			err = d.goneIfDefunct(err)
+			return errors.Join(err, os.RemoveAll(progPin(dir, a.hook)+nextSuffix), takeBack(dir, done))
+		}
+		d.seams.stage("updated " + a.hook.name)
+		done = append(done, change{a, old})
 	}
 	var errs []error
-	for i, a := range d.attachments {
-		objects.DetachProgram(a.hook.program) // now the attachment's
-		_ = old[i].Close()
-		// The hook runs the new program already; only a legacy detach needs the pin.
-		errs = append(errs, repin(a.program, progPin(d.opts.stateDir(d.id), a.hook)))
+	for _, c := range done {
+		objects.DetachProgram(c.hook.program) // now the attachment's
+		_ = c.old.Close()
+		path := progPin(dir, c.hook)
+		if err := os.Rename(path+nextSuffix, path); err != nil {
+			errs = append(errs, fmt.Errorf("pin program %s: %w", c.hook.name, err))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// repin puts a program in the place of an older one, in one step.
-func repin(program *ebpf.Program, path string) error {
-	next := path + "_new"
-	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("pin program: %w", err)
+// takeBack puts the old programs on their hooks again. Where that fails, the pin of
+// what runs now stays too.
+func takeBack(dir string, done []change) error {
+	var errs []error
+	for _, c := range done {
+		err := c.update(c.old)
+		if err == nil {
+			err = os.Remove(progPin(dir, c.hook) + nextSuffix)
+		}
+		errs = append(errs, err)
 	}
-	if err := program.Pin(next); err != nil {
-		return fmt.Errorf("pin program: %w", err)
-	}
-	return os.Rename(next, path)
+	return errors.Join(errs...)
 }
 
-// goneIfDefunct says what ENOLINK means: the cgroup was removed, its links with it.
-func goneIfDefunct(err error) error {
-	if errors.Is(err, unix.ENOLINK) {
-		return fmt.Errorf("%w: %w", ErrCgroupGone, err)
+// pinNext pins a program beside the one whose pin it is going to replace.
+func pinNext(program *ebpf.Program, path string) error {
+	if err := os.Remove(path + nextSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("pin program: %w", err)
 	}
-	return err
+	if err := program.Pin(path + nextSuffix); err != nil {
+		return fmt.Errorf("pin program: %w", err)
+	}
+	return nil
+}
+
+// goneIfDefunct says what ENOLINK means: the link has no cgroup any more.
+func (d *Datapath) goneIfDefunct(err error) error {
+	if !errors.Is(err, unix.ENOLINK) {
+		return err
+	}
+	if sameFile(d.cgroup, d.opts.Cgroup) {
+		return fmt.Errorf("%w: %w", ErrDetached, err)
+	}
+	return fmt.Errorf("%w: %w", ErrCgroupGone, err)
 }

@@ -28,6 +28,9 @@ const (
 // String is the verdict's name in output and metrics.
 func (v Verdict) String() string { return v.about().name }
 
+// MarshalText makes JSON of it.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
 // Meaning is a clause that explains the verdict to an operator.
 func (v Verdict) Meaning() string { return v.about().meaning }
 
@@ -56,10 +59,10 @@ func verdicts() []struct{ name, meaning string } {
 
 // Count is how often a verdict was given.
 type Count struct {
-	Verdict Verdict
-	Family  string // "ipv4", "ipv6": of the destination
-	Proto   string // "udp", "tcp"
-	Calls   uint64 // since the datapath was loaded
+	Verdict Verdict `json:"verdict"`
+	Family  string  `json:"family"` // "ipv4", "ipv6": of the destination
+	Proto   string  `json:"proto"`  // "udp", "tcp"
+	Calls   uint64  `json:"calls"`  // since the datapath was loaded
 }
 
 // Counts returns the verdict counters, in the order of the verdicts, without zeros.

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// receiveBuffer lets a burst of some thousand queries wait while the resolver is not
+// scheduled; the kernel's default loses them after a few hundred.
+const receiveBuffer = 4 << 20
+
+// socket is one listening socket. What it is can be read off the socket itself, so
+// that a worker which inherits it needs no word about it.
+type socket struct {
+	file   *os.File
+	fd     int // file's, which stays its owner
+	stream bool
+	family int
+	tags   bool
+}
+
+// openSocket opens one that is not bound yet.
+func openSocket(family int, stream, tags bool) (*socket, error) {
+	domain, kind := unix.AF_INET, unix.SOCK_DGRAM
+	if family == familyIPv6 {
+		domain = unix.AF_INET6
+	}
+	if stream {
+		kind = unix.SOCK_STREAM
+	}
+	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	return &socket{file: os.NewFile(uintptr(fd), "listener"), fd: fd, stream: stream, family: family, tags: tags}, nil
+}
+
+// prepare sets the options that must be there before bind.
+func (s *socket) prepare() error {
+	var errs []error
+	if s.stream {
+		// Connections in TIME_WAIT must not keep a restarted resolver from its port.
+		errs = append(errs, setInt(s, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	} else if setInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		errs = append(errs, setInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer))
+	}
+	if s.family == familyIPv6 {
+		errs = append(errs, setInt(s, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
+	}
+	if s.tags {
+		// The kernel drops what comes from outside to 127.0.0.0/8 anyway, and the
+		// wildcard of IPv6 would be reachable without this.
+		errs = append(errs, os.NewSyscallError("bind to lo", unix.BindToDevice(s.fd, "lo")))
+	}
+	if s.tags && s.family == familyIPv6 {
+		// To answer from an address that is only routed to this host.
+		errs = append(errs, setInt(s, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *socket) address(port uint16) unix.Sockaddr {
+	if s.family == familyIPv4 {
+		a := &unix.SockaddrInet4{Port: int(port)}
+		if !s.tags {
+			a.Addr = [4]byte{127, 0, 0, 1}
+		}
+		return a
+	}
+	a := &unix.SockaddrInet6{Port: int(port)}
+	if !s.tags {
+		a.Addr = netip.IPv6Loopback().As16()
+	}
+	return a
+}
+
+func setInt(s *socket, level, option, value int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, option, value))
+}
+
+// bind binds, and listens for TCP.
+func (s *socket) bind(port uint16) error {
+	if err := unix.Bind(s.fd, s.address(port)); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	if !s.stream {
+		return nil
+	}
+	return os.NewSyscallError("listen", unix.Listen(s.fd, unix.SOMAXCONN))
+}
+
+// share lets another socket of ours have the same port, and nobody else: SO_REUSEPORT
+// asks for the same owner, and until unshare this one's is nobody's.
+func (s *socket) share(owner int) error {
+	return errors.Join(
+		os.NewSyscallError("fchown", unix.Fchown(s.fd, owner, -1)),
+		setInt(s, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+}
+
+// unshare ends that. Who shares the port already keeps it.
+func (s *socket) unshare() error {
+	return errors.Join(
+		setInt(s, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0),
+		os.NewSyscallError("fchown", unix.Fchown(s.fd, os.Geteuid(), -1)))
+}
+
+// inspect finds out what a socket is that another process has opened.
+func inspect(f *os.File) (*socket, uint16, error) {
+	fd := int(f.Fd())
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return nil, 0, os.NewSyscallError("getsockopt", err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, 0, os.NewSyscallError("getsockname", err)
+	}
+	s := &socket{file: f, fd: fd, stream: kind == unix.SOCK_STREAM}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		s.family, s.tags = familyIPv4, a.Addr == [4]byte{}
+		return s, uint16(a.Port), nil
+	case *unix.SockaddrInet6:
+		s.family, s.tags = familyIPv6, a.Addr == [16]byte{}
+		return s, uint16(a.Port), nil
+	}
+	return nil, 0, fmt.Errorf("inspect socket: unexpected family %T", name)
+}
