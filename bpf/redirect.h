@@ -19,8 +19,9 @@ static __always_inline void count(struct bpf_sock_addr *ctx, enum verdict verdic
 {
 	struct calls *calls = bpf_map_lookup_elem(&steer_verdict, &verdict);
 
+	/* A program may be preempted, and its successor on this CPU counts too. */
 	if (calls)
-		calls->count[family][protocol_of(ctx)]++;
+		__sync_fetch_and_add(&calls->count[family][protocol_of(ctx)], 1);
 }
 
 /* listener finds who listens on the target in the socket's own namespace. The source
@@ -79,7 +80,7 @@ static __always_inline enum verdict authorise(struct bpf_sock_addr *ctx, enum fa
 
 static __always_inline int left_alone(const struct address *nameserver)
 {
-	struct nameserver_key key = { .prefix_len = 128, .address = *nameserver };
+	struct nameserver_key key = {.prefix_len = 128, .address = *nameserver};
 	enum nameserver_rule *rule = bpf_map_lookup_elem(&steer_nameserv, &key);
 
 	return rule && *rule == NAMESERVER_LEAVE;
@@ -134,26 +135,37 @@ static __always_inline int pick(struct bpf_sock_addr *ctx, const struct scope *s
 /* keep_source gives a socket that is about to connect the local address that it would
  * have had: programs connect to a nameserver and read getsockname to learn it. What
  * the application has bound itself stays. If the address is gone the kernel refuses,
- * and the socket gets a loopback address: the query matters more.
+ * and the socket gets the source that leads to the target: the query matters more.
  */
 static __always_inline void keep_source(struct bpf_sock_addr *ctx, const struct scope *scope,
 					enum family family, const struct address *nameserver)
 {
-	const struct address *source = same(nameserver, &scope->primary[family]) ?
-					       &scope->primary_source[family] :
-					       &scope->source[family];
-	struct sockaddr_in in4 = { .sin_family = AF_INET, .sin_addr = source->word[3] };
-	struct sockaddr_in6 in6 = {
-		.sin6_family = AF_INET6,
-		.sin6_addr = { source->word[0], source->word[1], source->word[2], source->word[3] },
-	};
+	struct address source = scope->source[family];
+	struct sockaddr_in in4 = {.sin_family = AF_INET};
+	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
 
-	if (is_zero(source) || ctx->sk->src_port)
+	if (has_address(ctx))
 		return;
-	if (ctx->sk->family == AF_INET)
+	if (is_loopback(nameserver)) {
+		/* From 127.0.0.1, which the kernel chooses by itself for any target. */
+		if (family == FAMILY_IPV4)
+			return;
+		source = loopback(family).address;
+	} else if (same(nameserver, &scope->primary[family])) {
+		source = scope->primary_source[family];
+	}
+	if (is_zero(&source))
+		return;
+	if (ctx->sk->family == AF_INET) {
+		in4.sin_addr = source.word[3];
 		bpf_bind(ctx, &in4, sizeof(in4));
-	else
-		bpf_bind(ctx, &in6, sizeof(in6));
+		return;
+	}
+	in6.sin6_addr[0] = source.word[0];
+	in6.sin6_addr[1] = source.word[1];
+	in6.sin6_addr[2] = source.word[2];
+	in6.sin6_addr[3] = source.word[3];
+	bpf_bind(ctx, &in6, sizeof(in6));
 }
 
 /* steer decides on one call to port 53 and, if the verdict is VERDICT_STEERED, has
@@ -173,7 +185,7 @@ static __always_inline enum verdict steer(struct bpf_sock_addr *ctx, enum family
 		return VERDICT_OWNER;
 	if (verdict != VERDICT_STEERED)
 		return scope->flags & SCOPE_CLOSED ? VERDICT_DENIED : verdict;
-	if (bound(ctx, face, call == CALL_CONNECT))
+	if (bound(ctx, face, family, call == CALL_CONNECT))
 		return VERDICT_BOUND;
 	/* A link-local nameserver means nothing without its interface. */
 	if ((dst->address.word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000))
@@ -222,7 +234,7 @@ static __always_inline enum verdict forward(struct bpf_sock_addr *ctx, enum fami
 	if (dst->port != bpf_htons(DNS_PORT))
 		return VERDICTS;
 	/* To the kernel, the unspecified address is this host. */
-	if (!dst->address.word[3] && !dst->address.word[0] && !dst->address.word[1])
+	if (is_unspecified(&dst->address))
 		dst->address = loopback(family).address;
 	verdict = steer(ctx, face, call, family, dst);
 	count(ctx, verdict, family);

@@ -10,7 +10,7 @@
 static __always_inline struct endpoint get4(struct bpf_sock_addr *ctx)
 {
 	struct endpoint endpoint = {
-		.address.word = { 0, 0, bpf_htonl(0xffff), ctx->user_ip4 },
+		.address.word = {0, 0, bpf_htonl(0xffff), ctx->user_ip4},
 		.port = (__be16)ctx->user_port,
 	};
 
@@ -26,8 +26,8 @@ static __always_inline void set4(struct bpf_sock_addr *ctx, const struct endpoin
 static __always_inline struct endpoint get6(struct bpf_sock_addr *ctx)
 {
 	struct endpoint endpoint = {
-		.address.word = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
-				  ctx->user_ip6[3] },
+		.address.word = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
+				 ctx->user_ip6[3]},
 		.port = (__be16)ctx->user_port,
 	};
 
@@ -60,6 +60,19 @@ static __always_inline int same(const struct address *a, const struct address *b
 static __always_inline int is_zero(const struct address *a)
 {
 	return !a->word[0] && !a->word[1] && !a->word[2] && !a->word[3];
+}
+
+static __always_inline int is_unspecified(const struct address *a)
+{
+	return !a->word[3] && !a->word[0] && !a->word[1] &&
+	       (!a->word[2] || a->word[2] == bpf_htonl(0xffff));
+}
+
+static __always_inline int is_loopback(const struct address *a)
+{
+	if (family_of(a) == FAMILY_IPV4)
+		return (a->word[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !a->word[0] && !a->word[1] && !a->word[2] && a->word[3] == bpf_htonl(1);
 }
 
 static __always_inline enum protocol protocol_of(struct bpf_sock_addr *ctx)

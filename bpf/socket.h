@@ -6,7 +6,7 @@
 #ifndef SOCKET_H
 #define SOCKET_H
 
-#include "steer.h"
+#include "sockaddr.h"
 
 #define LOOPBACK_IFINDEX 1
 
@@ -78,27 +78,72 @@ static __always_inline int msg_bound(struct bpf_sock_addr *ctx, enum family face
 	return elsewhere(read_number(source, offset));
 }
 
-/* bound tells whether routing would ignore the loopback address that we put in: the
- * packet would leave through the interface, or not at all, and never be answered.
+/* connected_elsewhere tells whether the socket takes packets from its peer alone and
+ * that is no target: one that was connected before there was a live resolver. Only a
+ * call that names an address gets here, and every send of an AF_INET6 socket with a
+ * v4-mapped peer does.
  */
-static __always_inline int bound(struct bpf_sock_addr *ctx, enum family face, int connects)
+static __always_inline int connected_elsewhere(struct bpf_sock_addr *ctx)
+{
+	return ctx->sk->state == BPF_TCP_ESTABLISHED && ctx->sk->dst_port != bpf_htons(steer_port);
+}
+
+/* bound tells whether the answer to a steered query could not arrive: routing would
+ * ignore the loopback address that we put in and use an interface, or the socket would
+ * take the answer for a stranger's. family is the destination's: the options of IPv6
+ * mean nothing to a v4-mapped one, nor the other way round.
+ */
+static __always_inline int bound(struct bpf_sock_addr *ctx, enum family face, enum family family,
+				 int connects)
 {
 	__u64 sock, pinet6;
 
 	if (elsewhere(ctx->sk->bound_dev_if))
+		return 1;
+	if (!connects && connected_elsewhere(ctx))
 		return 1;
 	if (!steer_layout.known)
 		return 0;
 	if (!connects && msg_bound(ctx, face))
 		return 1;
 	sock = kernel_address(ctx->sk);
-	if (elsewhere(read_number(sock, steer_layout.inet_uc_index)))
-		return 1;
-	if (ctx->sk->family != AF_INET6)
-		return 0;
+	if (family == FAMILY_IPV4)
+		return elsewhere(read_number(sock, steer_layout.inet_uc_index));
 	pinet6 = read_pointer(sock, steer_layout.inet_pinet6);
 	return elsewhere(read_number(pinet6, steer_layout.pinet6_ucast_oif)) ||
 	       elsewhere(read_number(pinet6, steer_layout.pinet6_sticky_oif));
+}
+
+/* has_address tells whether the socket has a local address or port already: the
+ * application's choice, or the kernel's, which is for good. An AF_INET6 socket that is
+ * bound to an IPv6 address has a stand-in for it in its IPv4 half.
+ */
+static __always_inline int has_address(struct bpf_sock_addr *ctx)
+{
+	return (ctx->sk->src_port | ctx->sk->src_ip4) != 0;
+}
+
+/* to_target4 tells whether a message goes to a target over IPv4. One of a connected
+ * socket that has a control message and no name comes without an address.
+ */
+static __always_inline int to_target4(struct bpf_sock_addr *ctx, const struct endpoint *dst)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (dst->port)
+		return dst->port == bpf_htons(steer_port) && is_loopback(&dst->address);
+	return sk->state == BPF_TCP_ESTABLISHED && sk->dst_port == bpf_htons(steer_port) &&
+	       (sk->dst_ip4 & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+}
+
+/* reply_to_socket sees to it that a message to IPv4 loopback has a source at which its
+ * socket receives. A control message without one (IP_PKTINFO) makes the kernel choose
+ * by the destination, 127.0.0.1, whatever the socket is bound to. IPv6 has no such gap.
+ */
+static __always_inline void reply_to_socket(struct bpf_sock_addr *ctx)
+{
+	if (!ctx->msg_src_ip4 && ctx->sk->src_ip4)
+		ctx->msg_src_ip4 = ctx->sk->src_ip4;
 }
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-//go:build ignore
+// go:build ignore
 
 /* The hooks, and nothing else. All eight are attached, or none: an AF_INET6 socket
  * that sends to a v4-mapped address runs sendmsg4, and its reply recvmsg6.
@@ -21,6 +21,8 @@ static __always_inline int forward4(struct bpf_sock_addr *ctx, enum call call)
 		return SYS_REJECT;
 	if (verdict == VERDICT_STEERED)
 		set4(ctx, &dst);
+	if (call == CALL_SENDMSG && to_target4(ctx, &dst))
+		reply_to_socket(ctx);
 	return SYS_PROCEED;
 }
 

@@ -81,9 +81,9 @@ struct scope {
 	__u32 owner_uid; /* exempt, as numbers of the initial user namespace */
 	__u32 owner_gid;
 	__u32 pad;
-	struct address primary[FAMILIES]; /* nameserver that 127.0.0.1 and ::1 stand for */
+	struct address primary[FAMILIES];	 /* nameserver that 127.0.0.1 and ::1 stand for */
 	struct address primary_source[FAMILIES]; /* local address of a socket connected to it */
-	struct address source[FAMILIES]; /* and of one connected to any other */
+	struct address source[FAMILIES];	 /* and of one connected to any other */
 };
 
 /* Socket calls that left with one verdict. */
@@ -115,16 +115,16 @@ struct kernel_layout {
 	__u32 known;
 	__u32 sock_socket; /* struct sock.sk_socket */
 	__u32 socket_file; /* struct socket.file */
-	__u32 file_cred; /* struct file.f_cred */
+	__u32 file_cred;   /* struct file.f_cred */
 	__u32 cred_fsuid;
 	__u32 cred_fsgid;
 	__u32 inet_uc_index; /* struct inet_sock: IP_UNICAST_IF */
 	__u32 inet_pinet6;
-	__u32 pinet6_ucast_oif; /* struct ipv6_pinfo: IPV6_UNICAST_IF */
+	__u32 pinet6_ucast_oif;	 /* struct ipv6_pinfo: IPV6_UNICAST_IF */
 	__u32 pinet6_sticky_oif; /* and IPV6_PKTINFO as a socket option */
-	__u32 ctx_t_ctx; /* struct bpf_sock_addr_kern: the message's source address */
-	__s32 msg4_oif; /* the message's interface, from there: struct ipcm_cookie */
-	__s32 msg6_oif; /* struct flowi6 */
+	__u32 ctx_t_ctx;	 /* struct bpf_sock_addr_kern: the message's source address */
+	__s32 msg4_oif;		 /* the message's interface, from there: struct ipcm_cookie */
+	__s32 msg6_oif;		 /* struct flowi6 */
 };
 
 /* The layout number, for the loader; the programs do not read it. */

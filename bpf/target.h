@@ -20,7 +20,7 @@
 
 static __always_inline struct endpoint loopback(enum family family)
 {
-	struct endpoint target = { .port = bpf_htons(steer_port) };
+	struct endpoint target = {.port = bpf_htons(steer_port)};
 
 	if (family == FAMILY_IPV4)
 		target.address.word[2] = bpf_htonl(0xffff);
@@ -30,7 +30,7 @@ static __always_inline struct endpoint loopback(enum family family)
 
 static __always_inline struct endpoint tag(enum family family, __u32 number)
 {
-	struct endpoint target = { .port = bpf_htons(steer_port) };
+	struct endpoint target = {.port = bpf_htons(steer_port)};
 
 	if (family == FAMILY_IPV4) {
 		target.address.word[2] = bpf_htonl(0xffff);
