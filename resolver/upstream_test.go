@@ -15,9 +15,14 @@ import (
 	"github.com/miekg/dns"
 )
 
-// quick has times that let a test see failures soon.
+// quick resends soon and waits long enough for a busy machine.
 func quick(ups ...netip.AddrPort) Config {
-	return Config{Upstreams: ups, Resend: 50 * time.Millisecond, Timeout: 500 * time.Millisecond}
+	return Config{Upstreams: ups, Resend: 50 * time.Millisecond, Timeout: patience}
+}
+
+// hasty is for tests that want to see a failure.
+func hasty(ups ...netip.AddrPort) Config {
+	return Config{Upstreams: ups, Resend: 50 * time.Millisecond, Timeout: 600 * time.Millisecond}
 }
 
 // closedPort is an address where nobody listens.
@@ -159,7 +164,7 @@ func TestUpstreamFailures(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			up := tc.up(t)
-			_, addr := start(t, quick(up))
+			_, addr := start(t, hasty(up))
 			got := exchange(t, tc.network, addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
 			code, text := ede(got)
 			want := strings.ReplaceAll(tc.text, "%s", up.String())
@@ -208,7 +213,9 @@ func TestFailover(t *testing.T) {
 	})
 	t.Run("NXDOMAIN is an answer", func(t *testing.T) {
 		second := upstream(t, answer, nil)
-		_, addr := start(t, quick(upstream(t, fail(dns.RcodeNameError), nil).addr, second.addr))
+		cfg := quick(upstream(t, fail(dns.RcodeNameError), nil).addr, second.addr)
+		cfg.Resend = patience
+		_, addr := start(t, cfg)
 		if got := exchange(t, "udp", addr, query("a.example.org", dns.TypeA)); got.Rcode != dns.RcodeNameError {
 			t.Errorf("got %s", dns.RcodeToString[got.Rcode])
 		}
