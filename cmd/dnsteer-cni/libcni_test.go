@@ -31,7 +31,7 @@ esac
 func TestLibrary(t *testing.T) {
 	testenv.Privileged(t)
 	binary, ns := build(t), testenv.NewNetNS(t)
-	dir := filepath.Dir(binary)
+	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "vendor"), []byte(vendor), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestLibrary(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Setenv("VENDOR_VERSION", version)
 			a := newAgent(t, nil)
-			cni := libcni.NewCNIConfigWithCacheDir([]string{dir}, t.TempDir(), nil)
+			cni := libcni.NewCNIConfigWithCacheDir([]string{dir, filepath.Dir(binary)}, t.TempDir(), nil)
 			list := confList(t, version, `,{"type":"dnsteer-cni","socket":"`+a.socket+`","capabilities":{"dns":true}}`)
 			if _, err := cni.ValidateNetworkList(t.Context(), list); err != nil {
 				t.Fatalf("validate: %v", err)
