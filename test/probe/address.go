@@ -56,8 +56,11 @@ func (f Family) pktInfo(ifindex int, source netip.Addr) []byte {
 		return unix.PktInfo4(info)
 	}
 	info := &unix.Inet6Pktinfo{Ifindex: uint32(ifindex)}
-	if source.IsValid() {
+	switch {
+	case source.IsValid():
 		info.Addr = source.As16()
+	case f == Mapped: // the kernel wants this family's unspecified address
+		info.Addr = netip.AddrFrom16(netip.IPv4Unspecified().As16()).As16()
 	}
 	return unix.PktInfo6(info)
 }
