@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package failure
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/test/dnsteer"
+)
+
+// TestFailClosed has nobody to answer but the nameserver, who shall not be asked.
+func TestFailClosed(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		// breakIt takes the resolver away and returns since when it counts as gone,
+		// and what brings it back.
+		breakIt func(t *testing.T, service *dnsteer.Service) (gone time.Duration, mend func())
+	}{
+		{"dead", func(t *testing.T, service *dnsteer.Service) (time.Duration, func()) {
+			t.Helper()
+			resume := pause(t, service.PID())
+			_, dead := kill(t, service.Worker())
+			return dead, resume
+		}},
+		{"hung", func(t *testing.T, service *dnsteer.Service) (time.Duration, func()) {
+			t.Helper()
+			resume := pause(t, service.Worker())
+			return now() + hangLimit, resume
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			service := w.run(t, "--fail-closed")
+			load := w.load(t, 200*time.Millisecond, Unconnected, PerQuery, TCP)
+			load.await("answered by the resolver", by(byTable, 0))
+			gone, mend := tc.breakIt(t, service)
+			load.awaitMany("refused", 10, func(q query) bool { return q.Start >= gone && refused(q) })
+			mended := now()
+			mend()
+			load.await("answered by the resolver again", by(byTable, mended))
+			queries := load.stop()
+			service.Stop()
+
+			for _, q := range endedBefore(since(queries, gone), mended) {
+				if !refused(q) {
+					t.Errorf("%s to %s: answer %v, %s, want EPERM", q.Shape, q.Server, q.Answer, q.Err)
+				}
+				if took := q.End - q.Start; took > time.Second {
+					t.Errorf("%s to %s: refused after %v, want at once", q.Shape, q.Server, took)
+				}
+			}
+			if n := w.nameserver.Count(tableName); n > 0 {
+				t.Errorf("the nameserver was asked %d times", n)
+			}
+			dnsteer.AssertGone(t, w.place, w.bpffs)
+		})
+	}
+}
+
+// refused tells whether the socket call itself failed.
+func refused(q query) bool { return strings.HasSuffix(q.Err, unix.EPERM.Error()) }

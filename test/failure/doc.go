@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package failure breaks dnsteer under load and counts what the clients notice.
+//
+// A client process asks without a pause, from sockets of every shape, and reports
+// each query: when it started and ended, who answered, what error it met. The name
+// that it asks for has one address in the name table and another at the nameserver,
+// so each answer tells who gave it.
+//
+//	what is done to dnsteer        what clients may notice
+//	kill -9 of the resolver        nothing from the next query on; its nameserver answers
+//	                               until the resolver is back, within a second
+//	SIGSTOP of the resolver        queries of the first two seconds get no answer
+//	kill -9 of "dnsteer run"       nothing; the next run adopts the datapath
+//	SIGTERM                        nothing; nothing is left
+//	SIGHUP, a changed file         nothing but other answers
+//	--fail-closed, dead or hung    EPERM at once
+package failure

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package failure
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnsteer/dnsteer/test/dnsteer"
+)
+
+const (
+	// shortPatience ends queries that are lost as expected, so that there are more.
+	shortPatience = 2 * time.Second
+	// hangLimit is the age of the last heartbeat from which on a resolver is passed by.
+	hangLimit = 2 * time.Second
+	// settling is for errors that a socket learns of late: one of each socket.
+	settling = 100 * time.Millisecond
+)
+
+// TestResolverKilled kills the resolver with no chance to say so. Every query that
+// starts once it is dead is answered, at first by its own nameserver, and the
+// resolver is back within a second.
+func TestResolverKilled(t *testing.T) {
+	w := newWorld(t)
+	service := w.run(t)
+	load := w.load(t, shortPatience, Unconnected, PerQuery, TCP)
+	load.await("answered by the resolver", by(byTable, 0))
+	before, dead := kill(t, service.Worker())
+	load.await("answered by the resolver again", by(byTable, dead))
+	queries := load.stop()
+	service.Stop()
+
+	// What was under way in between had been sent to the socket that died.
+	assertAnswered(t, endedBefore(queries, before))
+	after := since(queries, dead)
+	assertAnswered(t, after)
+	if count(after, by(byNameserver, dead)) == 0 {
+		t.Error("no query was answered by its nameserver: the resolver was not dead")
+	}
+	back := firstStart(after, by(byTable, dead)) - dead
+	t.Logf("dead %v after the signal, steered again %v later", dead-before, back)
+	if back > time.Second {
+		t.Errorf("steered again after %v, want one second at most", back)
+	}
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// TestResolverDead is the same with nobody there to start the resolver again.
+func TestResolverDead(t *testing.T) {
+	w := newWorld(t)
+	service := w.run(t)
+	load := w.load(t, shortPatience, Unconnected, PerQuery, TCP)
+	load.await("answered by the resolver", by(byTable, 0))
+	resume := pause(t, service.PID())
+	before, dead := kill(t, service.Worker())
+	load.awaitMany("answered by its nameserver", 100, by(byNameserver, dead))
+	resumed := now()
+	resume()
+	load.await("answered by the resolver again", by(byTable, resumed))
+	queries := load.stop()
+	service.Stop()
+
+	assertAnswered(t, endedBefore(queries, before))
+	assertAnswered(t, since(queries, dead))
+	if n := count(endedBefore(queries, resumed), by(byTable, dead)); n > 0 {
+		t.Errorf("%d queries were answered by a resolver that was dead", n)
+	}
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// TestResolverKilledConnected is about sockets that were connected before: a send on
+// one passes no hook, so while the resolver is dead the kernel refuses it, as it does
+// for every connected socket whose peer has died. They need not connect again.
+func TestResolverKilledConnected(t *testing.T) {
+	w := newWorld(t)
+	service := w.run(t)
+	load := w.load(t, shortPatience, Connected)
+	load.await("answered by the resolver", by(byTable, 0))
+	before, dead := kill(t, service.Worker())
+	load.await("answered by the resolver again", by(byTable, dead))
+	queries := load.stop()
+	service.Stop()
+
+	assertAnswered(t, endedBefore(queries, before))
+	back := firstStart(since(queries, dead), by(byTable, dead))
+	for _, q := range since(queries, dead) {
+		refused := strings.HasSuffix(q.Err, "connection refused")
+		if q.Err != "" && (!refused || q.Start > back+settling) {
+			t.Errorf("%s to %s, %v after the death, %v after the return: %s", q.Shape, q.Server, q.Start-dead, q.Start-back, q.Err)
+		}
+	}
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// TestResolverHung stops the resolver's process: its sockets live and swallow queries
+// until its heartbeat is two seconds old.
+func TestResolverHung(t *testing.T) {
+	w := newWorld(t)
+	service := w.run(t)
+	load := w.load(t, 200*time.Millisecond, Unconnected, PerQuery, TCP)
+	load.await("answered by the resolver", by(byTable, 0))
+	resume := pause(t, service.Worker())
+	hung := now() + hangLimit
+	load.await("answered by its nameserver", by(byNameserver, hung))
+	resumed := now()
+	resume()
+	load.await("answered by the resolver again", by(byTable, resumed))
+	queries := load.stop()
+	service.Stop()
+
+	assertAnswered(t, since(queries, hung))
+	if n := count(endedBefore(queries, resumed), by(byTable, hung)); n > 0 {
+		t.Errorf("%d queries were answered by a resolver that stood still", n)
+	}
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// TestRunKilled kills the supervisor. The resolver notices, answers what has arrived
+// and goes; the datapath stays, and the next run adopts it. No query is lost at any
+// time.
+func TestRunKilled(t *testing.T) {
+	w := newWorld(t)
+	load := w.load(t, patience, Unconnected, PerQuery, TCP)
+	load.await("answered by its nameserver", by(byNameserver, 0))
+	first := w.run(t)
+	load.await("answered by the resolver", by(byTable, 0))
+	first.Kill()
+	load.await("answered by its nameserver", by(byNameserver, now()))
+	if n := dnsteer.Attached(t, w.place.Cgroup); n != 8 {
+		t.Errorf("%d programs are attached, want 8: the datapath outlives its process", n)
+	}
+	adopted := now()
+	second := w.run(t)
+	if !strings.Contains(second.Stderr(), "adopted the datapath") {
+		t.Errorf("the next run did not adopt the datapath:\n%s", second.Stderr())
+	}
+	load.await("answered by the next resolver", by(byTable, adopted))
+	second.Stop()
+	load.await("answered by its nameserver", by(byNameserver, now()))
+	assertAnswered(t, load.stop())
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// TestUnload starts and stops dnsteer under load, from sockets that are older than
+// it. No query is lost, no socket is stranded, nothing is left.
+func TestUnload(t *testing.T) {
+	w := newWorld(t)
+	load := w.load(t, patience, Unconnected, PerQuery, Connected, TCP)
+	load.await("answered by its nameserver", by(byNameserver, 0))
+	for range 2 {
+		service := w.run(t)
+		load.await("answered by the resolver", by(byTable, now()))
+		service.Stop()
+		dnsteer.AssertGone(t, w.place, w.bpffs)
+		load.await("answered by its nameserver", by(byNameserver, now()))
+	}
+	assertAnswered(t, load.stop())
+}
