@@ -31,6 +31,9 @@ type resolver struct {
 	stopBeat  context.CancelFunc
 	beating   chan struct{} // closed when the heart has stopped
 
+	mu   sync.Mutex
+	seen map[string]map[netip.Addr]bool // by answer: the local addresses that led to it
+
 	// asListened leaves the sockets as loader.Listen made them, see reachAnySource.
 	asListened bool
 }
@@ -214,12 +217,30 @@ func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	if origin, ok := r.enrolment.Origin(local); ok {
 		text = "resolver origin=" + origin.String()
 	}
+	r.note(text, local)
+	answerText(w, q, text)
+}
+
+func (r *resolver) note(text string, local netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen == nil {
+		r.seen = make(map[string]map[netip.Addr]bool)
+	}
+	if r.seen[text] == nil {
+		r.seen[text] = make(map[netip.Addr]bool)
+	}
+	r.seen[text][local] = true
+}
+
+// answerText answers with one TXT record. A client that is gone is its own affair.
+func answerText(w dns.ResponseWriter, q *dns.Msg, text string) {
 	m := new(dns.Msg).SetReply(q)
 	m.Answer = []dns.RR{&dns.TXT{
 		Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET},
 		Txt: []string{text},
 	}}
-	_ = w.WriteMsg(m) // a client that is gone is its own affair
+	_ = w.WriteMsg(m)
 }
 
 func localOf(w dns.ResponseWriter) netip.Addr {

@@ -192,6 +192,9 @@ func purposeShapes() []shape {
 			return steps(to(probe.Connect, n.first), call(probe.Send), call(probe.RecvFrom),
 				to(probe.Connect, n.target), call(probe.Send), call(probe.RecvFrom))
 		}},
+		{name: "resolver on purpose, AF_UNSPEC, then a server", resolver: true, wait: shortWait, steps: func(n names) []probe.Step {
+			return steps(to(probe.Connect, n.target), call(probe.Disconnect), to(probe.SendTo, n.first), call(probe.RecvFrom))
+		}},
 		{name: "connected to the resolver, then a server", resolver: true, wait: shortWait, steps: func(n names) []probe.Step {
 			return steps(to(probe.Connect, n.target), to(probe.Connect, n.first), call(probe.Send), call(probe.RecvFrom))
 		}},

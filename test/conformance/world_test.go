@@ -67,6 +67,7 @@ type world struct {
 	state    state
 	userIDs  int // where the client's users begin: 0, or those of a user namespace
 	client   *testenv.NetNS
+	server   *testenv.NetNS
 	cgroup   *testenv.Cgroup
 	datapath *loader.Datapath // nil in stateAbsent
 	resolver *resolver        // nil if there never was one of ours
@@ -77,11 +78,10 @@ type world struct {
 func newWorld(tb testing.TB, s state, userIDs int, opts loader.Options) *world {
 	tb.Helper()
 	w := &world{state: s, userIDs: userIDs, cgroup: testenv.NewCgroup(tb)}
-	var server *testenv.NetNS
-	w.client, server = testenv.NewLink(tb)
+	w.client, w.server = testenv.NewLink(tb)
 	for _, f := range []probe.Family{probe.V4, probe.V6} {
-		testenv.Nameserver(tb, server, namesOf(f).first, nil)
-		testenv.Nameserver(tb, server, namesOf(f).other, nil)
+		testenv.Nameserver(tb, w.server, namesOf(f).first, nil)
+		testenv.Nameserver(tb, w.server, namesOf(f).other, nil)
 	}
 	addAlternatives(tb, w.client)
 	if s != stateAbsent {
@@ -168,14 +168,7 @@ func (w *world) enrolNamespace(tb testing.TB, foreign bool) {
 
 // text answers every question with one text.
 func text(s string) dns.Handler {
-	return dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		m := new(dns.Msg).SetReply(q)
-		m.Answer = []dns.RR{&dns.TXT{
-			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET},
-			Txt: []string{s},
-		}}
-		_ = w.WriteMsg(m)
-	})
+	return dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { answerText(w, q, s) })
 }
 
 // counts is how often each verdict was given.

@@ -79,6 +79,8 @@ type Options struct {
 	// UserIDs, if not zero, puts the child into a user namespace of its own, whose UIDs
 	// and GIDs from 0 are these and up.
 	UserIDs int
+	// MakerCgroup is where sockets for OwnerPassed are made; nil means Cgroup.
+	MakerCgroup *testenv.Cgroup
 }
 
 // Child is a process that runs Specs, one at a time.
@@ -142,7 +144,10 @@ func (o Options) startMaker(tb testing.TB, child *exec.Cmd) {
 	maker.ExtraFiles = []*os.File{theirs}
 	maker.Stderr = os.Stderr
 	maker.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: Owner1337}}
-	o.Cgroup.Enter(maker)
+	if o.MakerCgroup == nil {
+		o.MakerCgroup = o.Cgroup
+	}
+	o.MakerCgroup.Enter(maker)
 	o.NetNS.Start(maker)
 }
 

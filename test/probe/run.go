@@ -54,7 +54,7 @@ func runHere(spec Spec, maker *os.File, pause func() error) (Result, error) {
 		err := s.step(step)
 		var errno unix.Errno
 		if errors.As(err, &errno) {
-			result.Errno, result.Stage = unix.ErrnoName(errno), step.Call
+			result.Errno, result.Stage = errnoName(errno), step.Call
 			break
 		}
 		if err != nil {
@@ -72,6 +72,14 @@ func runHere(spec Spec, maker *os.File, pause func() error) (Result, error) {
 	}
 	result.Local = addrPort(local)
 	return result, nil
+}
+
+// errnoName names an error, also one that user space was never meant to see (524).
+func errnoName(errno unix.Errno) string {
+	if name := unix.ErrnoName(errno); name != "" {
+		return name
+	}
+	return fmt.Sprintf("errno %d", int(errno))
 }
 
 func (s *sequence) step(step Step) error {
