@@ -157,19 +157,31 @@ func (a *attachment) detach() error {
 			err = nil
 		}
 	} else {
-		err = link.RawDetachProgram(link.RawDetachProgramOptions{
-			Target:  int(a.cgroup.Fd()),
-			Program: a.program,
-			Attach:  a.hook.attach,
-		})
-		if errors.Is(err, unix.ENOENT) { // somebody was faster
-			err = nil
-		}
+		err = a.detachLegacy()
 	}
 	if err != nil {
 		return fmt.Errorf("detach %s: %w", a.hook.name, err)
 	}
 	return nil
+}
+
+// detachLegacy looks before it detaches: on a hook with a program that allows no company
+// the kernel detaches that one, whichever it was asked to. Once ours is there, all are
+// named.
+func (a *attachment) detachLegacy() error {
+	_, attached, err := a.runs()
+	if !attached || err != nil {
+		return err
+	}
+	err = link.RawDetachProgram(link.RawDetachProgramOptions{
+		Target:  int(a.cgroup.Fd()),
+		Program: a.program,
+		Attach:  a.hook.attach,
+	})
+	if errors.Is(err, unix.ENOENT) { // somebody was faster
+		return nil
+	}
+	return err
 }
 
 // close gives up the process's references; a pinned program stays attached.

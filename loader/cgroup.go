@@ -74,7 +74,7 @@ func openCgroup(path string) (*os.File, uint64, error) {
 	var fs unix.Statfs_t
 	var st unix.Stat_t
 	err = errors.Join(unix.Fstatfs(int(dir.Fd()), &fs), unix.Fstat(int(dir.Fd()), &st))
-	if err == nil && fs.Type != unix.CGROUP2_SUPER_MAGIC {
+	if err == nil && (fs.Type != unix.CGROUP2_SUPER_MAGIC || st.Mode&unix.S_IFMT != unix.S_IFDIR) {
 		err = ErrNotCgroup2
 	}
 	if err != nil {

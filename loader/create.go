@@ -61,6 +61,9 @@ func (d *Datapath) spec(seed uint32) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set load-time settings: %w", err)
 	}
+	if d.seams.alter != nil {
+		d.seams.alter(spec)
+	}
 	return spec, nil
 }
 

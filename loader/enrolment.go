@@ -30,7 +30,7 @@ type Enrolment struct {
 	tags      *ebpf.Map
 
 	mu       sync.Mutex                     // one change at a time
-	settings atomic.Pointer[bpf.SteerScope] // as last seen; nil if there is no scope
+	settings atomic.Pointer[bpf.SteerScope] // as last seen; they outlive the scope
 	known    sync.Map                       // uint32 tag number to netip.Addr; numbers never change
 }
 
@@ -143,11 +143,13 @@ func (e *Enrolment) Enrol(s Scope) error {
 // Beat renews the heartbeat. Call it every HeartbeatInterval as long as, and only if,
 // the resolver answers. It fails with ebpf.ErrKeyNotExist before Enrol and after
 // Withdraw, whichever process called those.
+//
+// Call Enrol and Beat in the listeners' network namespace: they look up the addresses
+// that its sockets would have, which elsewhere stay unknown or as they were.
 func (e *Enrolment) Beat() error {
 	return e.exclusively(func() error {
 		settings, err := e.read()
 		if err != nil {
-			e.settings.Store(nil)
 			return err
 		}
 		// Not UpdateAny: a beat must not bring back what was withdrawn.
@@ -193,7 +195,11 @@ func (e *Enrolment) read() (bpf.SteerScope, error) {
 // write puts the settings, with a fresh heartbeat and fresh sources, on the listeners.
 func (e *Enrolment) write(settings bpf.SteerScope, how ebpf.MapUpdateFlags) error {
 	settings.Beat = monotonic()
+	// Addresses of another namespace than the listeners' would be wrong there.
 	for family := range settings.Source {
+		if !e.isHere() {
+			break
+		}
 		settings.Source[family] = toAddress(sourceFor(elsewhere(family)))
 		settings.PrimarySource[family] = toAddress(sourceFor(fromAddress(settings.Primary[family])))
 	}
@@ -206,8 +212,18 @@ func (e *Enrolment) write(settings bpf.SteerScope, how ebpf.MapUpdateFlags) erro
 	return nil
 }
 
+// isHere tells whether the calling thread is in the listeners' namespace. Before Linux
+// 5.14 the kernel does not tell, and we trust the caller.
+func (e *Enrolment) isHere() bool {
+	own, err := NamespaceCookie()
+	if err != nil {
+		return true
+	}
+	theirs, err := unix.GetsockoptUint64(e.blessed()[0].fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return err == nil && own == theirs
+}
+
 func (e *Enrolment) delete() error {
-	e.settings.Store(nil)
 	var errs []error
 	for _, s := range e.blessed() {
 		if err := e.scopes.Delete(s.storageKey()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -218,14 +234,20 @@ func (e *Enrolment) delete() error {
 }
 
 // Origin returns the nameserver that a query was meant for which arrived at a local
-// address. It is false if the address is no target, or stands for nothing here. What
-// another process enrols, it knows from the next Beat on.
+// address. It is false if the address is no target, or stands for nothing here. It goes
+// on telling after Withdraw, for what was on its way.
 func (e *Enrolment) Origin(local netip.Addr) (netip.Addr, bool) {
 	local = local.Unmap()
 	if local == netip.IPv6Loopback() || local == netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
 		settings := e.settings.Load()
 		if settings == nil {
-			return netip.Addr{}, false
+			// Enrolled by another process, and asked before our first Beat.
+			enrolled, err := e.read()
+			if err != nil {
+				return netip.Addr{}, false
+			}
+			settings = &enrolled
+			e.settings.CompareAndSwap(nil, settings)
 		}
 		primary := fromAddress(settings.Primary[familyOf(local)])
 		return primary, primary.IsValid()

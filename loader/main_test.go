@@ -8,4 +8,14 @@ import (
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m, nil) }
+func TestMain(m *testing.M) {
+	testenv.Main(m, testenv.Roles{
+		"query":        runQuerier,
+		"life":         runLife,
+		"contend":      runContender,
+		"resolve":      runResolver,
+		"worker":       runWorker,
+		"unprivileged": runUnprivileged,
+		"hold":         runHolder,
+	})
+}

@@ -5,6 +5,8 @@ package loader
 import (
 	"errors"
 	"net/netip"
+
+	"github.com/cilium/ebpf"
 )
 
 const (
@@ -55,8 +57,9 @@ func (o Options) port() uint16 {
 // seams are where a test gets between the loader and the kernel. The zero value
 // changes nothing.
 type seams struct {
-	legacy  bool               // attach as if the kernel had no links
-	reached func(stage string) // told of each stage of Load, Upgrade and Unload
+	legacy  bool                       // attach as if the kernel had no links
+	alter   func(*ebpf.CollectionSpec) // make the programs those of another version
+	reached func(stage string)         // told of each stage of Load, Upgrade and Unload
 }
 
 // stage names a point at which the process may die; what it leaves there is what the

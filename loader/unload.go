@@ -64,9 +64,9 @@ func (d *Datapath) Unload(linger time.Duration) error {
 	return nil
 }
 
-// beginUnload stops steering. It returns the state directory, open, by which endUnload
-// knows it again; nil if the datapath is not pinned.
-func (d *Datapath) beginUnload() (*os.File, error) {
+// beginUnload stops steering. It returns what endUnload knows the state directory by;
+// nil if the datapath is not pinned.
+func (d *Datapath) beginUnload() (os.FileInfo, error) {
 	if !d.Pinned() {
 		return nil, d.detach(requests)
 	}
@@ -75,32 +75,27 @@ func (d *Datapath) beginUnload() (*os.File, error) {
 		return nil, err
 	}
 	defer unlock()
-	state, err := os.Open(d.opts.stateDir(d.id))
+	state, err := os.Lstat(d.opts.stateDir(d.id))
 	if err != nil {
 		return nil, ErrNotLoaded
 	}
-	if err := d.detach(requests); err != nil {
-		_ = state.Close()
-		return nil, err
-	}
-	return state, nil
+	return state, d.detach(requests)
 }
 
 // endUnload detaches the rest and removes the pins, unless somebody else has: Unload of
 // one cgroup may run twice at a time.
-func (d *Datapath) endUnload(state *os.File) error {
+func (d *Datapath) endUnload(state os.FileInfo) error {
 	if state == nil {
 		return d.detach(everything)
 	}
-	defer state.Close()
 	unlock, err := d.opts.lock(unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	dir := d.opts.stateDir(d.id)
-	if !sameFile(state, dir) {
-		return nil
+	if now, err := os.Lstat(dir); err != nil || !os.SameFile(state, now) {
+		return nil //nolint:nilerr // removed, and perhaps loaded again
 	}
 	_, err = d.opts.sweep()
 	return errors.Join(err, tearDown(dir, d.cgroup))

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dnsteer/dnsteer/bpf"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+func pinned(t *testing.T) Options {
+	t.Helper()
+	testenv.Privileged(t)
+	return Options{Cgroup: testenv.NewCgroup(t).Path, BPFFS: testenv.BPFFS(t)}
+}
+
+func wantErr(t *testing.T, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+func TestPinnedLife(t *testing.T) {
+	opts := pinned(t)
+	opts.Port = 15099
+	_, err := Open(opts)
+	wantErr(t, "open before load", err, ErrNotLoaded)
+	_, err = Upgrade(opts)
+	wantErr(t, "upgrade before load", err, ErrNotLoaded)
+	wantErr(t, "unload before load", Unload(opts, 0), ErrNotLoaded)
+	wantClean(t, opts)
+
+	d := mustLoad(t, opts, seams{})
+	_, err = Load(opts)
+	wantErr(t, "load twice", err, ErrLoaded)
+	wantAttached(t, opts.Cgroup, 1)
+	before := running(t, opts.Cgroup)
+	d.Close()
+	d.Close() // twice is fine
+	opts.Port = 0
+	if d, err = Open(opts); err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	defer d.Close()
+	if d.Port() != 15099 {
+		t.Errorf("adopted port %d, want 15099", d.Port())
+	}
+	if changed, err := Upgrade(opts); changed || err != nil {
+		t.Errorf("upgrade to the same programs: %v, %v", changed, err)
+	}
+	if diff := cmp.Diff(before, running(t, opts.Cgroup)); diff != "" {
+		t.Errorf("programs changed (-loaded +now):\n%s", diff)
+	}
+	if err := Unload(opts, 0); err != nil {
+		t.Errorf("unload: %v", err)
+	}
+	wantErr(t, "unload what another has unloaded", d.Unload(0), ErrNotLoaded)
+	_, err = Open(opts)
+	wantErr(t, "open after unload", err, ErrNotLoaded)
+	wantClean(t, opts)
+}
+
+func TestUnpinnedLife(t *testing.T) {
+	testenv.Privileged(t)
+	for _, tc := range []struct {
+		name string
+		end  func(*Datapath) error
+	}{
+		{"close", func(d *Datapath) error { d.Close(); return nil }},
+		{"unload", func(d *Datapath) error { return d.Unload(0) }},
+	} {
+		for _, legacy := range []bool{false, true} {
+			t.Run(tc.name+map[bool]string{true: "/legacy"}[legacy], func(t *testing.T) {
+				opts := Options{Cgroup: testenv.NewCgroup(t).Path}
+				d := mustLoad(t, opts, seams{legacy: legacy})
+				wantAttached(t, opts.Cgroup, 1)
+				_, err := Open(opts)
+				wantErr(t, "open", err, ErrNotLoaded)
+				_, err = Upgrade(opts)
+				wantErr(t, "upgrade", err, ErrNotLoaded)
+				wantErr(t, "unload by name", Unload(opts, 0), ErrNotLoaded)
+				wantAttached(t, opts.Cgroup, 1)
+				if err := tc.end(d); err != nil {
+					t.Errorf("%s: %v", tc.name, err)
+				}
+				wantClean(t, opts)
+			})
+		}
+	}
+}
+
+func TestBadPlaces(t *testing.T) {
+	testenv.Privileged(t)
+	cgroup, bpffs, dir := testenv.NewCgroup(t).Path, testenv.BPFFS(t), t.TempDir()
+	for _, tc := range []struct {
+		name string
+		opts Options
+		want error
+	}{
+		{"no such cgroup", Options{Cgroup: cgroup + "/none", BPFFS: bpffs}, ErrCgroupGone},
+		{"directory", Options{Cgroup: dir, BPFFS: bpffs}, ErrNotCgroup2},
+		{"file of a cgroup", Options{Cgroup: cgroup + "/cgroup.procs", BPFFS: bpffs}, ErrNotCgroup2},
+		{"pins in a directory", Options{Cgroup: cgroup, BPFFS: dir}, ErrNotBPFFS},
+		{"pins nowhere", Options{Cgroup: cgroup, BPFFS: dir + "/none"}, ErrNotBPFFS},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Load(tc.opts)
+			wantErr(t, "load", err, tc.want)
+			_, err = Open(tc.opts)
+			wantErr(t, "open", err, tc.want)
+			_, err = Upgrade(tc.opts)
+			wantErr(t, "upgrade", err, tc.want)
+			wantErr(t, "unload", Unload(tc.opts, 0), tc.want)
+		})
+	}
+	wantClean(t, Options{Cgroup: cgroup, BPFFS: bpffs})
+}
+
+func TestOtherLayout(t *testing.T) {
+	opts := pinned(t)
+	d := mustLoad(t, opts, seams{})
+	about, err := d.about()
+	if err != nil {
+		t.Fatal(err)
+	}
+	about.Layout++
+	if err := d.maps[bpf.SteerMapSteerAbout].Put(uint32(0), about); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(opts)
+	wantErr(t, "open", err, ErrLayout)
+	_, err = Upgrade(opts)
+	wantErr(t, "upgrade", err, ErrLayout)
+	_, err = Load(opts)
+	wantErr(t, "load", err, ErrLoaded)
+	wantAttached(t, opts.Cgroup, 1) // none of that may end it
+	if err := Unload(opts, 0); err != nil {
+		t.Errorf("unload: %v", err)
+	}
+	wantClean(t, opts)
+}
+
+func TestDamagedState(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		damage func(dir string) error
+		want   error
+	}{
+		{"a map is missing", func(dir string) error { return os.Remove(mapPin(dir, bpf.SteerMapSteerTag)) }, ErrLayout},
+		{"a map is another", func(dir string) error {
+			return os.Rename(mapPin(dir, bpf.SteerMapSteerTag), mapPin(dir, bpf.SteerMapSteerAbout))
+		}, ErrLayout},
+		{"all maps are missing", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "maps")) }, ErrLayout},
+		{"a program is missing", func(dir string) error { return os.Remove(progPin(dir, hooks()[3])) }, ErrLayout},
+		{"a program is no program", func(dir string) error {
+			return os.Rename(mapPin(dir, bpf.SteerMapSteerTag), progPin(dir, hooks()[0]))
+		}, ErrLayout},
+		{"a link is a program", func(dir string) error {
+			return os.Rename(progPin(dir, hooks()[0]), linkPin(dir, hooks()[0]))
+		}, ErrLayout},
+		{"a link is missing", func(dir string) error { return os.Remove(linkPin(dir, hooks()[7])) }, ErrDetached},
+		{"everything is missing", func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o750))
+		}, ErrLayout},
+		{"it is a link itself", func(dir string) error {
+			link := filepath.Dir(dir) + "/1_link"
+			return errors.Join(os.Rename(linkPin(dir, hooks()[0]), link), os.RemoveAll(dir), os.Rename(link, dir))
+		}, ErrLayout},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			opts := pinned(t)
+			d := mustLoad(t, opts, seams{})
+			dir := opts.stateDir(d.id)
+			d.Close()
+			if err := tc.damage(dir); err != nil {
+				t.Fatal(err)
+			}
+			// The kernel takes a link off its hook some time after its pin is gone.
+			testenv.Eventually(t, waitMost, func() error {
+				d, err := Open(opts)
+				if err == nil {
+					d.Close()
+				}
+				if !errors.Is(err, tc.want) {
+					return errUnexpected("open: %v, want %v", err, tc.want)
+				}
+				return nil
+			})
+			if all, err := List(opts.BPFFS); err != nil || len(all) != 1 || all[0].Problem == "" {
+				t.Errorf("list: %+v, %v, want one with a problem", all, err)
+			}
+			if err := Unload(opts, 0); err != nil {
+				t.Errorf("unload: %v", err)
+			}
+			wantClean(t, opts)
+			mustLoad(t, opts, seams{})
+			if err := Unload(opts, 0); err != nil {
+				t.Errorf("unload again: %v", err)
+			}
+		})
+	}
+}
+
+func TestForeignersInStateDirectory(t *testing.T) {
+	opts := pinned(t)
+	for _, name := range []string{"readme", "12x", "0012", "_new", "99999999999999999999999"} {
+		if err := os.MkdirAll(filepath.Join(opts.root(), name, "links"), 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustLoad(t, opts, seams{})
+	if all, err := List(opts.BPFFS); err != nil || len(all) != 1 || all[0].Problem != "" {
+		t.Errorf("list: %+v, %v, want our own alone", all, err)
+	}
+	if err := Unload(opts, 0); err != nil {
+		t.Error(err)
+	}
+	left, err := os.ReadDir(opts.root())
+	if err != nil || len(left) != 5 {
+		t.Errorf("left are %v, %v, want the 5 that are not ours", left, err)
+	}
+	wantAttached(t, opts.Cgroup, 0)
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+func TestCgroupRemovedWhileLoaded(t *testing.T) {
+	kinds(t, func(t *testing.T, legacy bool) {
+		parent := testenv.NewCgroup(t)
+		opts := Options{Cgroup: filepath.Join(parent.Path, "app"), BPFFS: testenv.BPFFS(t)}
+		if err := os.Mkdir(opts.Cgroup, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		d := mustLoad(t, opts, seams{legacy: legacy})
+		remove(t, opts.Cgroup)
+
+		_, err := Open(opts)
+		wantErr(t, "open", err, ErrCgroupGone)
+		_, err = Upgrade(opts)
+		wantErr(t, "upgrade", err, ErrCgroupGone)
+		all, err := List(opts.BPFFS)
+		if err != nil || len(all) != 1 || all[0].Cgroup != "" || !strings.Contains(all[0].Problem, ErrCgroupGone.Error()) {
+			t.Errorf("list: %+v, %v, want one whose cgroup is gone", all, err)
+		}
+
+		// Another cgroup by that name is another cgroup. Loading sweeps.
+		if err := os.Mkdir(opts.Cgroup, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_, err = Open(opts)
+		wantErr(t, "open the next", err, ErrNotLoaded)
+		next := mustLoad(t, opts, seams{legacy: legacy})
+		testenv.Eventually(t, waitMost, func() error {
+			if _, err := Sweep(opts.BPFFS); err != nil {
+				return err
+			}
+			if _, err := os.Stat(opts.stateDir(d.id)); !os.IsNotExist(err) {
+				return errUnexpected("state of the cgroup that is gone: %v", err)
+			}
+			return nil
+		})
+		wantErr(t, "unload what was swept", d.Unload(0), ErrNotLoaded)
+		if err := next.Unload(0); err != nil {
+			t.Error(err)
+		}
+		wantClean(t, opts)
+		remove(t, opts.Cgroup)
+	})
+}
+
+func TestUnloadOfRemovedCgroup(t *testing.T) {
+	parent := testenv.NewCgroup(t)
+	opts := Options{Cgroup: filepath.Join(parent.Path, "app"), BPFFS: testenv.BPFFS(t)}
+	if err := os.Mkdir(opts.Cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := mustLoad(t, opts, seams{})
+	remove(t, opts.Cgroup)
+	testenv.Eventually(t, waitMost, func() error {
+		if err := Unload(opts, 0); !errors.Is(err, ErrCgroupGone) {
+			return errUnexpected("unload: %v, want %v", err, ErrCgroupGone)
+		}
+		if _, err := os.Stat(opts.root()); !os.IsNotExist(err) {
+			return errUnexpected("state is left: %v", err)
+		}
+		return nil
+	})
+	wantErr(t, "unload through what was opened", d.Unload(0), ErrNotLoaded)
+}
+
+// A socket may outlive its cgroup, with its programs: as long as it does, so does the
+// datapath.
+func TestSweepSparesCgroupWithSockets(t *testing.T) {
+	parent := testenv.NewCgroup(t)
+	app := filepath.Join(parent.Path, "app")
+	if err := os.Mkdir(app, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	opts := Options{Cgroup: app, BPFFS: testenv.BPFFS(t)}
+	d := mustLoad(t, opts, seams{})
+	orphan := orphanSocket(t, app)
+	remove(t, app)
+	if swept, err := Sweep(opts.BPFFS); err != nil || len(swept) != 0 {
+		t.Errorf("swept %v, %v, although a socket lives", swept, err)
+	}
+	if _, err := os.Stat(opts.stateDir(d.id)); err != nil {
+		t.Errorf("state: %v", err)
+	}
+	if err := unix.Close(orphan); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, waitMost, func() error {
+		if _, err := Sweep(opts.BPFFS); err != nil {
+			return err
+		}
+		if _, err := os.Stat(opts.root()); !os.IsNotExist(err) {
+			return errUnexpected("state is left: %v", err)
+		}
+		return nil
+	})
+}
+
+// orphanSocket gets a socket of a process of the cgroup, which ends.
+func orphanSocket(t *testing.T, cgroup string) int {
+	t.Helper()
+	dir, err := os.Open(cgroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	arg, err := json.Marshal(shape{Server: at(primary)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := testenv.Command(t, "query", string(arg))
+	cmd.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	c := pipe(t, cmd)
+	testenv.NewNetNS(t).Start(cmd)
+	inode := c.report(t).Socket
+	all := namespaces{"": {sockets: map[uint64]*connectedSocket{inode: {procSocket: procSocket{inode: inode}, fd: -1}}}}
+	if err := all.collectFrom(cmd.Process.Pid); err != nil || all.missing() {
+		t.Fatalf("get socket %d: %v", inode, err)
+	}
+	if err := c.in.(io.Closer).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return all[""].sockets[inode].fd
+}
+
+func TestSweepWithoutState(t *testing.T) {
+	testenv.Privileged(t)
+	bpffs := testenv.BPFFS(t)
+	if swept, err := Sweep(bpffs); err != nil || swept != nil {
+		t.Errorf("swept %v, %v, want nothing", swept, err)
+	}
+	if _, err := os.Stat(Options{BPFFS: bpffs}.root()); !os.IsNotExist(err) {
+		t.Errorf("left a directory: %v", err)
+	}
+	_, err := Sweep(t.TempDir())
+	wantErr(t, "sweep a directory", err, ErrNotBPFFS)
+}
+
+func TestStateName(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		id     uint64
+		suffix string
+		ours   bool
+	}{
+		{"12", 12, "", true},
+		{"12_new", 12, asideSuffix, true},
+		{"12_old", 12, oldSuffix, true},
+		{"0", 0, "", true},
+		{"012", 0, "", false},
+		{"+12", 0, "", false},
+		{"_new", 0, "", false},
+		{"12_new_old", 0, "", false},
+		{"12_next", 0, "", false},
+		{"links", 0, "", false},
+		{"18446744073709551616", 0, "", false},
+	} {
+		id, suffix, ours := stateName(tc.name)
+		if ours != tc.ours || ours && (id != tc.id || suffix != tc.suffix) {
+			t.Errorf("stateName(%q) = %d, %q, %v", tc.name, id, suffix, ours)
+		}
+	}
+}
