@@ -170,7 +170,7 @@ func TestWorkerWithoutPrivilege(t *testing.T) {
 	want(tag.String(), "192.0.2.54") // remembered
 	want("withdraw", "ok")
 	want("beat", "no scope")
-	want("127.0.0.1", "none")
+	want("127.0.0.1", "192.0.2.53") // for what was on its way
 	w.startQuerier(t, first).settle(t, 5).wantFrom(t, first, testenv.AnswerOf(primary))
 }
 
