@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/dnsteer/dnsteer/loader"
@@ -42,11 +44,25 @@ func queryCommand(ctx context.Context, e env, args []string) error {
 	if *asJSON {
 		return printJSON(e, answer)
 	}
-	fmt.Fprintf(e.stdout, "%s, from %s\n", answer.Rcode, answer.Origin)
-	for _, r := range answer.Records {
-		fmt.Fprintln(e.stdout, r)
+	return printAnswer(e.stdout, answer)
+}
+
+// printAnswer prints records as in a zone file; all else is a comment.
+func printAnswer(w io.Writer, a *resolver.Answer) error {
+	from := a.Origin
+	if from == "" {
+		from = "a resolver that is not dnsteer"
 	}
-	return nil
+	lines := []string{fmt.Sprintf("; %s, from %s", a.Rcode, from)}
+	if a.Error != "" {
+		lines = append(lines, "; "+a.Error)
+	}
+	lines = append(lines, a.Records...)
+	for _, r := range a.Authority {
+		lines = append(lines, "; authority: "+r)
+	}
+	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
+	return err
 }
 
 func printJSON(e env, v any) error {

@@ -37,9 +37,11 @@ type worker struct {
 	enrolment *loader.Enrolment
 	server    *resolver.Server
 	log       *slog.Logger
+	conn      io.ReadWriteCloser // the control socket
 
 	cancelServe context.CancelFunc
-	served      chan error // the end of Serve
+	served      chan struct{} // closed when Serve has ended, with serveErr
+	serveErr    error
 	cancelBeat  context.CancelFunc
 	beaten      chan struct{} // closed when beating has ended
 }
@@ -57,20 +59,20 @@ func workerCommand(ctx context.Context, e env, args []string) error {
 		files[i] = os.NewFile(uintptr(controlFD+1+i), "inherited")
 	}
 	w := &worker{log: slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
-	conn := os.NewFile(controlFD, "control")
+	w.conn = os.NewFile(controlFD, "control")
 	if w.enrolment, err = loader.OpenEnrolment(files); err != nil {
 		// The first request gets the answer: the other side knows a remedy.
-		return json.NewEncoder(conn).Encode(response{Error: err.Error(), Refused: errors.Is(err, os.ErrPermission)})
+		return json.NewEncoder(w.conn).Encode(response{Error: err.Error(), Refused: errors.Is(err, os.ErrPermission)})
 	}
 	defer w.enrolment.Close()
-	return w.obey(ctx, conn)
+	return w.obey(ctx)
 }
 
 // obey answers requests until the other end closes, which says that nobody needs the
 // worker any more: then it withdraws, answers what has arrived, and ends.
-func (w *worker) obey(ctx context.Context, conn io.ReadWriteCloser) error {
-	defer conn.Close()
-	decoder, encoder := json.NewDecoder(conn), json.NewEncoder(conn)
+func (w *worker) obey(ctx context.Context) error {
+	defer w.conn.Close()
+	decoder, encoder := json.NewDecoder(w.conn), json.NewEncoder(w.conn)
 	for {
 		var r request
 		if err := decoder.Decode(&r); err != nil {
@@ -131,9 +133,42 @@ func (w *worker) configure(ctx context.Context, r request) (response, error) {
 		return resp, err
 	}
 	serveCtx, cancel := context.WithCancel(ctx)
-	w.cancelServe, w.served = cancel, make(chan error, 1)
-	go func() { w.served <- w.server.Serve(serveCtx, resolver.Listeners{UDP: udp, TCP: tcp}) }()
-	return resp, nil
+	w.cancelServe, w.served = cancel, make(chan struct{})
+	go func() {
+		defer close(w.served)
+		w.serveErr = w.server.Serve(serveCtx, resolver.Listeners{UDP: udp, TCP: tcp})
+	}()
+	return resp, w.waitServing(ctx)
+}
+
+// waitServing waits until the resolver answers, or has given up. Should it give up
+// later, the worker ends, and whoever started it decides.
+func (w *worker) waitServing(ctx context.Context) error {
+	answered := make(chan error, 1)
+	go func() { answered <- w.ping(ctx, controlTimeout/2) }()
+	select {
+	case <-w.served:
+		return w.serveErr
+	case err := <-answered:
+		if err != nil {
+			return err
+		}
+	}
+	go func() {
+		<-w.served
+		if w.serveErr != nil {
+			w.log.Error("stop serving", "err", w.serveErr)
+			_ = w.conn.Close() // ends obey
+		}
+	}()
+	return nil
+}
+
+// ping asks ourselves the question that only dnsteer answers.
+func (w *worker) ping(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return resolver.Ping(ctx, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), w.enrolment.Listeners.Port))
 }
 
 // setNames replaces the table, or keeps it whole if one source is bad.
@@ -170,10 +205,7 @@ func (w *worker) startBeat(ctx context.Context) {
 }
 
 func (w *worker) beat(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
-	self := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), w.enrolment.Listeners.Port)
-	err := resolver.Ping(ctx, self)
+	err := w.ping(ctx, pingTimeout)
 	if err == nil {
 		err = w.enrolment.Beat()
 	}
@@ -196,5 +228,6 @@ func (w *worker) stop() error {
 		return nil
 	}
 	w.cancelServe()
-	return <-w.served
+	<-w.served
+	return w.serveErr
 }
