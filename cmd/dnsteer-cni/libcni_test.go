@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/cmd/internal/conflist"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -72,6 +74,53 @@ func TestLibrary(t *testing.T) {
 			}
 			checkCalls(t, a.take(), do, inode(ns.File()))
 		})
+	}
+}
+
+// What the agent installs, as the library finds it in the runtime's directories, works:
+// entry, binary and versions fit each other.
+func TestInstalled(t *testing.T) {
+	testenv.Privileged(t)
+	a, ns, dir := newAgent(t, nil), testenv.NewNetNS(t), t.TempDir()
+	node := conflist.Node{
+		ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "bin"), Plugin: build(t),
+		Entry: conflist.Entry{Socket: a.socket, Timeout: "5s", Required: true},
+	}
+	for path, text := range map[string]string{
+		filepath.Join(node.BinDir, "vendor"):              vendor,
+		filepath.Join(node.ConfDir, "10-vendor.conflist"): `{"cniVersion":"1.1.0","name":"pods","plugins":[{"type":"vendor"}]}`,
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := node.Install(); err != nil {
+		t.Fatal(err)
+	}
+	list, err := libcni.LoadNetworkConf(node.ConfDir, "pods")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("VENDOR_VERSION", "1.1.0")
+	cni := libcni.NewCNIConfigWithCacheDir([]string{node.BinDir}, t.TempDir(), nil)
+	pod := &libcni.RuntimeConf{ContainerID: "c1", NetNS: ns.Path(), IfName: "eth0", Args: [][2]string{{"K8S_POD_NAME", "web-1"}},
+		CapabilityArgs: map[string]any{
+			"dns":                               map[string]any{"Servers": []string{"192.0.2.53"}},
+			"io.kubernetes.cri.pod-annotations": map[string]string{"dnsteer.dev/steer": "true"},
+		}}
+	add(t, cni, list, pod)
+	must(t, "status", cni.GetStatusNetworkList(t.Context(), list))
+	calls := a.take()
+	checkCalls(t, calls, []string{"add", "status"}, inode(ns.File()))
+	if len(calls) > 0 && calls[0].Attachment.Annotations["dnsteer.dev/steer"] != "true" {
+		t.Errorf("add without annotations: %+v", calls[0])
+	}
+}
+
+// Installer and plugin speak of the same versions.
+func TestVersionsOfInstaller(t *testing.T) {
+	if diff := cmp.Diff(supported().SupportedVersions(), conflist.Versions()); diff != "" {
+		t.Errorf("(-plugin +installer):\n%s", diff)
 	}
 }
 
