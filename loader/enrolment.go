@@ -186,7 +186,11 @@ func (e *Enrolment) exclusively(change func() error) error {
 // read reads the settings as they are; the process that enrolled may be another.
 func (e *Enrolment) read() (bpf.SteerScope, error) {
 	var settings bpf.SteerScope
-	if err := e.scopes.Lookup(e.blessed()[0].storageKey(), &settings); err != nil {
+	blessed := e.blessed()
+	if len(blessed) == 0 {
+		return settings, fmt.Errorf("read scope: %w", os.ErrClosed)
+	}
+	if err := e.scopes.Lookup(blessed[0].storageKey(), &settings); err != nil {
 		return settings, fmt.Errorf("read scope: %w", err)
 	}
 	return settings, nil
@@ -242,7 +246,9 @@ func (e *Enrolment) Origin(local netip.Addr) (netip.Addr, bool) {
 		settings := e.settings.Load()
 		if settings == nil {
 			// Enrolled by another process, and asked before our first Beat.
+			e.mu.Lock()
 			enrolled, err := e.read()
+			e.mu.Unlock()
 			if err != nil {
 				return netip.Addr{}, false
 			}

@@ -343,4 +343,7 @@ func TestClosedEnrolment(t *testing.T) {
 	for name, err := range map[string]error{"beat": e.Beat(), "enrol": e.Enrol(scope()), "withdraw": e.Withdraw()} {
 		wantErr(t, name, err, os.ErrClosed)
 	}
+	if origin, ok := e.Origin(netip.MustParseAddr("127.0.0.1")); ok {
+		t.Errorf("origin is %s, want none", origin)
+	}
 }

@@ -100,7 +100,7 @@ func parseProcSocket(line string) (s procSocket, ok bool) {
 func parseProcAddress(s string) (netip.AddrPort, bool) {
 	address, port, _ := strings.Cut(s, ":")
 	p, err := strconv.ParseUint(port, 16, 16)
-	if err != nil || len(address)%8 != 0 {
+	if err != nil || len(port) != 4 || len(address)%8 != 0 {
 		return netip.AddrPort{}, false
 	}
 	var raw []byte

@@ -214,7 +214,7 @@ func startQuerierIn(t *testing.T, ns *testenv.NetNS, cgroup *testenv.Cgroup, s s
 	cmd := testenv.Command(t, "query", string(arg))
 	cgroup.Enter(cmd)
 	c := pipe(t, cmd)
-	ns.Start(cmd)
+	ns.For(t).Start(cmd)
 	return c
 }
 
