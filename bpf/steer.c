@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-// clang-format off: it would put a space into the next line, which go build reads
 //go:build ignore
-// clang-format on
 
 /* The hooks, and nothing else. All eight are attached, or none: an AF_INET6 socket
  * that sends to a v4-mapped address runs sendmsg4, and its reply recvmsg6.
