@@ -17,7 +17,7 @@ func tagRoute(port uint16) *netlink.Route {
 	return &netlink.Route{
 		Type:      unix.RTN_LOCAL,
 		Table:     unix.RT_TABLE_LOCAL,
-		LinkIndex: 1, // lo, in every namespace
+		LinkIndex: loIndex,
 		Dst:       &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 128)},
 	}
 }

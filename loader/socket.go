@@ -15,6 +15,9 @@ import (
 // scheduled; the kernel's default loses them after a few hundred.
 const receiveBuffer = 4 << 20
 
+// loIndex is the interface index of lo in every network namespace.
+const loIndex = 1
+
 // socket is one listening socket. What it is can be read off the socket itself, so
 // that a worker which inherits it needs no word about it.
 type socket struct {
@@ -54,15 +57,33 @@ func (s *socket) prepare() error {
 		errs = append(errs, setInt(s, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
 	}
 	if s.tags {
-		// The kernel drops what comes from outside to 127.0.0.0/8 anyway, and the
-		// wildcard of IPv6 would be reachable without this.
-		errs = append(errs, os.NewSyscallError("bind to lo", unix.BindToDevice(s.fd, "lo")))
-	}
-	if s.tags && s.family == familyIPv6 {
-		// To answer from an address that is only routed to this host.
-		errs = append(errs, setInt(s, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1))
+		errs = append(errs, s.keepLocal())
 	}
 	return errors.Join(errs...)
+}
+
+// keepLocal sees to it that a wildcard socket hears only what comes in by lo.
+//
+// For IPv4 that is a matter of binding to the device. The answers of an IPv6 socket
+// would then be routed over lo alone, where the kernel knows ::1 and the tags: the
+// host's other addresses are local routes of their own devices, and an answer to a
+// socket that has one of those is ENETUNREACH. A filter leaves routing alone.
+func (s *socket) keepLocal() error {
+	if s.family == familyIPv4 {
+		return os.NewSyscallError("bind to lo", unix.BindToDevice(s.fd, "lo"))
+	}
+	const ifindex = 0xfffff000 + 8 // SKF_AD_OFF + SKF_AD_IFINDEX of linux/filter.h
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: ifindex},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: loIndex, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	return errors.Join(
+		os.NewSyscallError("attach filter", unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &filter)),
+		// To answer from an address that is only routed to this host.
+		setInt(s, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1))
 }
 
 func (s *socket) address(port uint16) unix.Sockaddr {

@@ -49,7 +49,7 @@ func verdicts() []struct{ name, meaning string } {
 		NoListener: {"no-listener", "left alone: no resolver listens in that namespace"},
 		Stranger:   {"stranger", "left alone: an unauthorised process listens on the target"},
 		Hung:       {"hung", "left alone: the resolver's heartbeat is older than 2 s"},
-		Bound:      {"bound", "left alone: bound to an interface"},
+		Bound:      {"bound", "left alone: tied to an interface, or connected to another address"},
 		Excluded:   {"excluded", "left alone: this nameserver is not to be steered"},
 		NoRecord:   {"no-record", "left alone: the original destination could not be recorded"},
 		Denied:     {"denied", "refused with EPERM: fail closed"},

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,8 +33,6 @@ type resolver struct {
 	mu   sync.Mutex
 	seen map[string]map[netip.Addr]bool // by answer: the local addresses that led to it
 
-	// asListened leaves the sockets as loader.Listen made them, see reachAnySource.
-	asListened bool
 }
 
 // startResolver opens the listeners of a scope in ns, enrols it and serves it.
@@ -130,9 +127,6 @@ func (r *resolver) serve(tb testing.TB) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if !r.asListened {
-		reachAnySource(tb, udp, tcp)
-	}
 	for _, c := range udp {
 		conn, err := newTagConn(c)
 		if err != nil {
@@ -143,55 +137,6 @@ func (r *resolver) serve(tb testing.TB) {
 	for _, l := range tcp {
 		r.run(tb, &dns.Server{Listener: l})
 	}
-}
-
-// reachAnySource stands in for a change that loader.Listen needs (known defect, pinned
-// by TestKnownDefectIPv6TagsAnswerLoopbackAlone). It binds the wildcard sockets of IPv6
-// to lo. The kernel then routes their answers over lo alone, where it knows ::1 and the
-// tags; the host's own addresses are local routes of their devices, so an answer to any
-// of them is ENETUNREACH. A socket filter keeps strangers out as well, and leaves
-// routing alone: what did not come in by lo is dropped.
-func reachAnySource(tb testing.TB, udp []*net.UDPConn, tcp []*net.TCPListener) {
-	tb.Helper()
-	unbind := func(c syscall.Conn, local net.Addr) {
-		addr := netip.MustParseAddrPort(local.String()).Addr()
-		if addr != netip.IPv6Unspecified() {
-			return
-		}
-		raw, err := c.SyscallConn()
-		if err == nil {
-			var set error
-			err = raw.Control(func(fd uintptr) {
-				set = errors.Join(unix.BindToDevice(int(fd), ""), acceptLoopbackAlone(int(fd)))
-			})
-			err = errors.Join(err, set)
-		}
-		if err != nil {
-			tb.Fatalf("unbind %s from lo: %v", addr, err)
-		}
-	}
-	for _, c := range udp {
-		unbind(c, c.LocalAddr())
-	}
-	for _, l := range tcp {
-		unbind(l, l.Addr())
-	}
-}
-
-// acceptLoopbackAlone drops what did not come in by the interface lo.
-func acceptLoopbackAlone(fd int) error {
-	const (
-		ifindex = 0xfffff000 + 8 // SKF_AD_OFF + SKF_AD_IFINDEX of linux/filter.h
-		lo      = 1
-	)
-	program := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: ifindex},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: lo, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 }
 
 func (r *resolver) run(tb testing.TB, s *dns.Server) {
