@@ -3,18 +3,27 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
 
 	"github.com/dnsteer/dnsteer/bpf"
 )
 
 // kernelLayout finds in the kernel's BTF where it keeps what the programs read
 // outside the stable context. An error means that this kernel does not tell (no BTF,
-// or a structure that we do not know): the programs then work without.
+// or a structure that we do not know, or lockdown): the programs then work without.
 func kernelLayout() (bpf.SteerKernelLayout, error) {
 	var l bpf.SteerKernelLayout
+	// Lockdown (confidentiality) takes the helper away that reads at these offsets.
+	err := features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnProbeReadKernel)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return l, fmt.Errorf("read kernel memory: %w", err)
+	}
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return l, fmt.Errorf("read kernel BTF: %w", err)
