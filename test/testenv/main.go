@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// runPrefix begins the names of run directories.
+const runPrefix = "dnsteer-"
+
 // settleTimeout is how long what a test has closed may take to be gone.
 const settleTimeout = 2 * time.Second
 
@@ -57,7 +60,7 @@ func guard(out io.Writer, run func() int) int {
 // and points the environment to it until restore is called. Its name is short
 // because those of unix sockets are limited to 107 bytes.
 func openRunDir() (dir string, restore func(), err error) {
-	dir, err = os.MkdirTemp("", "dnsteer-")
+	dir, err = os.MkdirTemp("", runPrefix)
 	if err != nil {
 		return "", nil, err
 	}
