@@ -53,8 +53,10 @@ func TestFailClosed(t *testing.T) {
 					t.Errorf("%s to %s: refused after %v, want at once", q.Shape, q.Server, took)
 				}
 			}
-			if n := w.nameserver.Count(tableName); n > 0 {
-				t.Errorf("the nameserver was asked %d times", n)
+			for _, nameserver := range w.nameservers {
+				if n := nameserver.Count(tableName); n > 0 {
+					t.Errorf("%s was asked %d times", nameserver.Addr, n)
+				}
 			}
 			dnsteer.AssertGone(t, w.place, w.bpffs)
 		})

@@ -64,12 +64,12 @@ func count(queries []query, match func(query) bool) int {
 	return n
 }
 
-// firstStart returns when the first query that matches started.
-func firstStart(queries []query, match func(query) bool) time.Duration {
+// firstEnd returns when the first query that matches had its answer.
+func firstEnd(queries []query, match func(query) bool) time.Duration {
 	var first time.Duration
 	for _, q := range queries {
-		if match(q) && (first == 0 || q.Start < first) {
-			first = q.Start
+		if match(q) && (first == 0 || q.End < first) {
+			first = q.End
 		}
 	}
 	return first

@@ -42,6 +42,7 @@ func (c *client) ask(name string, timeout time.Duration) (netip.Addr, error) {
 	c.id++
 	m := new(dns.Msg).SetQuestion(name, dns.TypeA)
 	m.Id = c.id
+	m.SetEdns0(dns.DefaultMsgSize, false) // so that a failure can be told in words
 	packet, err := m.Pack()
 	if err != nil {
 		return netip.Addr{}, err
@@ -149,7 +150,13 @@ func addressIn(m *dns.Msg) (netip.Addr, error) {
 			return addr, nil
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("answer without address: %s", dns.RcodeToString[m.Rcode])
+	err := fmt.Errorf("answer without address: %s", dns.RcodeToString[m.Rcode])
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			err = fmt.Errorf("%w, %s", err, o) // an extended error, RFC 8914
+		}
+	}
+	return netip.Addr{}, err
 }
 
 // timedOut is how a query without an answer is reported.

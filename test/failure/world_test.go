@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/test/dnsteer"
@@ -25,15 +26,26 @@ func TestMain(m *testing.M) {
 	testenv.Main(m, roles)
 }
 
-const tableName = "reviews.cluster2.example.org."
+const (
+	tableName = "reviews.cluster2.example.org."
+	// farName is not in the table, and its nameservers take their time: there is a
+	// query of every client under way at almost every moment.
+	farName  = "www.example.org."
+	farDelay = 20 * time.Millisecond
+)
 
 var (
-	nameserver4 = netip.MustParseAddrPort("192.0.2.53:53")
-	nameserver6 = netip.MustParseAddrPort("[2001:db8::53]:53")
+	// nameservers are asked by every load: those of resolv.conf, and one that is not
+	// there and thus has a tag.
+	nameservers = []netip.AddrPort{
+		netip.MustParseAddrPort("192.0.2.53:53"),
+		netip.MustParseAddrPort("[2001:db8::53]:53"),
+		netip.MustParseAddrPort("192.0.2.54:53"),
+	}
 
-	// Who answers for tableName: the table, or the nameserver (testenv.Answers).
+	// Who answers for tableName: the table, or a nameserver.
 	byTable      = netip.MustParseAddr("198.51.100.20")
-	byNameserver = testenv.AnswerOf(nameserver4.Addr())
+	byNameserver = netip.MustParseAddr("198.51.100.53")
 )
 
 // world is a pod whose nameserver has the names of the table, with other addresses.
@@ -42,7 +54,7 @@ type world struct {
 	bpffs string
 	hosts string // the name table's file
 
-	nameserver *testenv.Server // the one of IPv4
+	nameservers []*testenv.Server
 }
 
 func newWorld(t *testing.T) *world {
@@ -55,13 +67,22 @@ func newWorld(t *testing.T) *world {
 			Cgroup:     testenv.NewCgroup(t),
 			ResolvConf: "nameserver 192.0.2.53\nnameserver 2001:db8::53\n",
 		},
-		bpffs:      testenv.BPFFS(t),
-		hosts:      filepath.Join(t.TempDir(), "hosts"),
-		nameserver: testenv.Nameserver(t, server, nameserver4, nil),
+		bpffs: testenv.BPFFS(t),
+		hosts: filepath.Join(t.TempDir(), "hosts"),
 	}
-	testenv.Nameserver(t, server, nameserver6, testenv.Answers(nameserver4.Addr()))
+	for _, addr := range nameservers {
+		w.nameservers = append(w.nameservers, testenv.Nameserver(t, server, addr, dns.HandlerFunc(answer)))
+	}
 	w.writeHosts(t, byTable)
 	return w
+}
+
+// answer knows every name.
+func answer(w dns.ResponseWriter, r *dns.Msg) {
+	if r.Question[0].Name == farName {
+		<-time.After(farDelay)
+	}
+	testenv.Answers(byNameserver).ServeDNS(w, r)
 }
 
 func (w *world) writeHosts(t *testing.T, addr netip.Addr) {
@@ -84,7 +105,17 @@ func (w *world) runWith(t *testing.T, flags ...string) *dnsteer.Service {
 // load asks for tableName from the steered cgroup.
 func (w *world) load(t *testing.T, timeout time.Duration, shapes ...Shape) *load {
 	t.Helper()
-	p := plan{Name: tableName, Servers: []netip.AddrPort{nameserver4, nameserver6}, Shapes: shapes, Timeout: timeout}
+	return w.start(t, plan{Name: tableName, Servers: nameservers, Shapes: shapes, Timeout: timeout})
+}
+
+// farLoad asks for farName.
+func (w *world) farLoad(t *testing.T, shapes ...Shape) *load {
+	t.Helper()
+	return w.start(t, plan{Name: farName, Servers: nameservers, Shapes: shapes, Timeout: patience})
+}
+
+func (w *world) start(t *testing.T, p plan) *load {
+	t.Helper()
 	return startLoad(t, p, func(cmd *exec.Cmd) {
 		w.place.Cgroup.Enter(cmd)
 		w.place.Start(t, cmd)
