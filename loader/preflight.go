@@ -144,6 +144,8 @@ func checkLoaded(opts Options) Finding {
 	case errors.Is(err, ErrLayout), errors.Is(err, ErrDetached):
 		f.Have, f.Severity = err.Error(), Failure
 		f.Remedy = "unload it, then load again"
+	case errors.Is(err, ErrNotBPFFS), errors.Is(err, ErrNotCgroup2):
+		f.Have = "none: there is no place for one" // a finding of its own says why
 	case !errors.Is(err, ErrNotLoaded):
 		f.Have, f.Severity = "unknown: "+err.Error(), Warning
 		f.Remedy = "see the other findings"
@@ -191,9 +193,14 @@ func checkConntrack(opts Options) Finding {
 		return f
 	}
 	limit, _ := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
-	f.Have = fmt.Sprintf("%s of %s entries used", strings.TrimSpace(string(count)), strings.TrimSpace(string(limit)))
+	used, _ := strconv.Atoi(strings.TrimSpace(string(count)))
+	most, _ := strconv.Atoi(strings.TrimSpace(string(limit)))
+	f.Have = fmt.Sprintf("%d of %d entries used", used, most)
+	if 2*used < most {
+		return f
+	}
 	f.Severity = Warning
-	f.Remedy = fmt.Sprintf("where the table may fill up, do not track loopback: "+
+	f.Remedy = fmt.Sprintf("raise net.netfilter.nf_conntrack_max, or do not track loopback: "+
 		"nft add rule inet raw output oif lo udp dport %[1]d notrack; nft add rule inet raw output oif lo udp sport %[1]d notrack", opts.port())
 	return f
 }

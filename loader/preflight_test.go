@@ -75,7 +75,7 @@ func TestPreflightFinds(t *testing.T) {
 		{"no cgroup", Options{Cgroup: "/none"}, nil, map[string]string{"cgroup": "failure"}, "name a directory below"},
 		{"cgroup is a directory", Options{Cgroup: dir}, nil, map[string]string{"cgroup": "failure"}, "name a directory below"},
 		{"no BPF filesystem", Options{Cgroup: opts.Cgroup, BPFFS: dir}, nil,
-			map[string]string{"bpffs": "failure", "datapath": "warning"}, "mount -t bpf"},
+			map[string]string{"bpffs": "failure"}, "mount -t bpf"},
 		{"no IPv6", opts, func(t *testing.T) {
 			if err := os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("1"), 0o644); err != nil {
 				t.Fatal(err)
