@@ -37,6 +37,9 @@ func Load(opts Options) (*Datapath, error) { return loadWith(opts, seams{}) }
 
 // loadWith lets a test choose the legacy call, and die at any stage.
 func loadWith(opts Options, s seams) (*Datapath, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
 	d, err := newDatapath(opts, s)
 	if err != nil {
 		return nil, err

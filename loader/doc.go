@@ -8,6 +8,8 @@
 //	             Close v  | Open (adopt)
 //	                no process, still loaded
 //
+// README.md has every state, what leads out of it, and what is required of each step.
+//
 // With a BPF filesystem the datapath is pinned below
 // <bpffs>/dnsteer/<cgroup id>/{links,maps,progs} and outlives every process; that
 // directory is the only state there is. Without one, the datapath belongs to the

@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -52,6 +53,19 @@ func (o Options) port() uint16 {
 		return DefaultPort
 	}
 	return o.Port
+}
+
+// check refuses what cannot be meant.
+func (o Options) check() error {
+	if o.port() == 53 {
+		return errors.New("use port 53 as target: it is the port that is steered")
+	}
+	for _, p := range slices.Concat(o.Only, o.Except) {
+		if !p.IsValid() {
+			return errors.New("list nameservers: a prefix is invalid")
+		}
+	}
+	return nil
 }
 
 // seams are where a test gets between the loader and the kernel. The zero value
