@@ -50,13 +50,14 @@ func tried(err error) string {
 	return "not there: " + err.Error()
 }
 
-// checkHelpers tries every helper of the programs that is younger than the hooks.
+// checkHelpers tries the helpers without which the programs do not load. Reading kernel
+// memory is not among them, see kernelLayout.
 func checkHelpers() Finding {
 	f := Finding{Check: "helpers", Need: "in the kernel (Linux 5.10 has all)", Have: "there"}
 	var missing []string
 	for _, helper := range []asm.BuiltinFunc{
 		asm.FnSkLookupUdp, asm.FnSkLookupTcp, asm.FnSkRelease, asm.FnSkStorageGet,
-		asm.FnGetNetnsCookie, asm.FnProbeReadKernel, asm.FnBind, asm.FnGetCurrentUidGid,
+		asm.FnGetNetnsCookie, asm.FnBind, asm.FnGetCurrentUidGid,
 	} {
 		err := features.HaveProgramHelper(ebpf.CGroupSockAddr, helper)
 		if errors.Is(err, unix.EPERM) {
@@ -95,7 +96,7 @@ func checkLayout() Finding {
 	f := Finding{Check: "kernel BTF", Need: "the layout of sockets", Have: "known"}
 	if _, err := kernelLayout(); err != nil {
 		f.Have, f.Severity = err.Error(), Warning
-		f.Remedy = "use a kernel with CONFIG_DEBUG_INFO_BTF: without it a socket's owner is the task's, and interfaces named by IP_PKTINFO or IP_UNICAST_IF go unseen"
+		f.Remedy = "use a kernel with CONFIG_DEBUG_INFO_BTF, not locked down (lockdown=confidentiality): without it a socket's owner is the task's, and interfaces named by IP_PKTINFO or IP_UNICAST_IF go unseen"
 	}
 	return f
 }

@@ -17,5 +17,6 @@ func TestMain(m *testing.M) {
 		"worker":       runWorker,
 		"unprivileged": runUnprivileged,
 		"hold":         runHolder,
+		"listen":       runListener,
 	})
 }

@@ -117,18 +117,18 @@ func (s *socket) bind(port uint16) error {
 }
 
 // share lets another socket of ours have the same port, and nobody else: SO_REUSEPORT
-// asks for the same owner, and until unshare this one's is nobody's.
+// asks for the same owner, and until unshare this one's is nobody's. Without CAP_CHOWN,
+// or that UID in our user namespace, it stays our own; then who has that can share too.
 func (s *socket) share(owner int) error {
-	return errors.Join(
-		os.NewSyscallError("fchown", unix.Fchown(s.fd, owner, -1)),
-		setInt(s, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	_ = unix.Fchown(s.fd, owner, -1)
+	return setInt(s, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }
 
 // unshare ends that. Who shares the port already keeps it.
 func (s *socket) unshare() error {
 	return errors.Join(
 		setInt(s, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0),
-		os.NewSyscallError("fchown", unix.Fchown(s.fd, os.Geteuid(), -1)))
+		os.NewSyscallError("fchown", unix.Fchown(s.fd, os.Geteuid(), -1))) // to oneself: always allowed
 }
 
 // inspect finds out what a socket is that another process has opened.

@@ -5,7 +5,9 @@ package loader
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -144,5 +146,34 @@ func TestListenAtOnce(t *testing.T) {
 		for l := range got {
 			l.Close()
 		}
+	}
+}
+
+// runListener listens as whoever it is, and tries to be a stranger to itself.
+func runListener([]string) int {
+	l, err := Listen(DefaultPort)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer l.Close()
+	s := stranger{network: "udp", address: "127.0.0.1", options: []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT}, owner: os.Getuid()}
+	if err := s.try(); err != unix.EADDRINUSE {
+		fmt.Fprintf(os.Stderr, "bind beside it: %v, want %v\n", err, unix.EADDRINUSE)
+		return 1
+	}
+	return 0
+}
+
+// Without the right to give its sockets to nobody, Listen does with its own UID.
+func TestListenWithoutPrivilege(t *testing.T) {
+	testenv.Privileged(t)
+	cmd := testenv.Command(t, "listen")
+	cmd.Dir = "/"
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: DefaultOwner, Gid: DefaultOwner}}
+	testenv.NewNetNS(t).Start(cmd)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
