@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/loader"
+	"github.com/dnsteer/dnsteer/resolver"
+)
+
+// steerAnnotation of a pod keeps it from being steered if it is "false".
+const steerAnnotation = "dnsteer.dev/steer"
+
+// agent knows the attachments of the node, and has a scope for each of their namespaces.
+type agent struct {
+	datapath *loader.Datapath
+	store    store
+	log      *slog.Logger
+	own      nsID // never a pod's
+
+	mu          sync.Mutex // guards what follows; held while a scope begins or ends
+	table       *resolver.Table
+	attachments map[cnirpc.ID]*attachment
+	scopes      map[nsID]*scope
+	closed      bool
+}
+
+// attachment is one ADD. Those of one pod share its namespace.
+type attachment struct {
+	network string
+	ns      nsID
+	steered bool   // false: policy leaves it alone
+	path    string // where the namespace is seen from here; empty if it is not
+}
+
+var _ cnirpc.Agent = (*agent)(nil)
+
+func newAgent(d *loader.Datapath, s store, log *slog.Logger) (*agent, error) {
+	f, err := cnirpc.OpenNamespace("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	own, err := identify(f)
+	if err != nil {
+		return nil, fmt.Errorf("find own network namespace: %w", err)
+	}
+	return &agent{
+		datapath: d, store: s, log: log, own: own,
+		attachments: make(map[cnirpc.ID]*attachment), scopes: make(map[nsID]*scope),
+	}, nil
+}
+
+// setTable replaces the names of all pods.
+func (a *agent) setTable(t *resolver.Table) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.table = t
+	for _, s := range a.scopes {
+		s.server.SetTable(t)
+	}
+}
+
+// Add implements cnirpc.Agent.
+func (a *agent) Add(_ context.Context, at cnirpc.Attachment) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ns, err := a.add(at)
+	if err != nil {
+		return err
+	}
+	if err := a.store.put(record{at, ns.dev, ns.ino}); err != nil {
+		a.log.Warn("the pod will not be found after a restart", "container", at.ContainerID, "err", err)
+	}
+	return nil
+}
+
+func (a *agent) add(at cnirpc.Attachment) (nsID, error) {
+	if a.closed {
+		return nsID{}, fmt.Errorf("enrol pod: %w", cnirpc.ErrUnavailable)
+	}
+	ns, err := identify(at.Namespace)
+	if err != nil {
+		return ns, fmt.Errorf("enrol pod: %w", err)
+	}
+	if ns == a.own {
+		return ns, errors.New("enrol pod: the namespace is the node's own")
+	}
+	if known, ok := a.attachments[at.ID]; ok && known.ns != ns {
+		// The runtime has begun anew under the same name.
+		if err := a.forget(at.ID); err != nil {
+			a.log.Warn("end scope", "container", at.ContainerID, "err", err)
+		}
+	}
+	steered := at.Annotations[steerAnnotation] != "false"
+	if _, ok := a.scopes[ns]; steered && !ok {
+		log := a.log.With("pod", at.Pod.Namespace+"/"+at.Pod.Name)
+		s, err := newScope(a.datapath, at.Namespace, at.DNS, a.table, log)
+		if err != nil {
+			return ns, fmt.Errorf("enrol pod: %w", err)
+		}
+		a.scopes[ns] = s
+	}
+	known := &attachment{network: at.Network, ns: ns, steered: steered}
+	if isAt(at.Path, ns) {
+		known.path = at.Path
+	}
+	a.attachments[at.ID] = known
+	return ns, nil
+}
+
+// Del implements cnirpc.Agent.
+func (a *agent) Del(_ context.Context, at cnirpc.Attachment) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return errors.Join(a.store.remove(at.ID), a.forget(at.ID))
+}
+
+// forget ends the scope with its last attachment.
+func (a *agent) forget(id cnirpc.ID) error {
+	at, ok := a.attachments[id]
+	if !ok {
+		return nil
+	}
+	delete(a.attachments, id)
+	s, ok := a.scopes[at.ns]
+	if !ok || a.isUsed(at.ns) {
+		return nil
+	}
+	delete(a.scopes, at.ns)
+	return s.end(a.datapath.Port())
+}
+
+func (a *agent) isUsed(ns nsID) bool {
+	for _, at := range a.attachments {
+		if at.ns == ns && at.steered {
+			return true
+		}
+	}
+	return false
+}
+
+// Check implements cnirpc.Agent.
+func (a *agent) Check(_ context.Context, at cnirpc.Attachment) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	known, ok := a.attachments[at.ID]
+	if !ok {
+		return cnirpc.ErrUnknown
+	}
+	ns, err := identify(at.Namespace)
+	if err != nil || ns != known.ns {
+		return fmt.Errorf("it is another namespace than that which was enrolled: %w", cnirpc.ErrUnknown)
+	}
+	if !known.steered {
+		return nil
+	}
+	return a.scopes[ns].check()
+}
+
+// check tells whether the scope's resolver is still there.
+func (s *scope) check() error {
+	select {
+	case err := <-s.served:
+		s.served <- err
+		return fmt.Errorf("the resolver has ended: %w", err)
+	default:
+		return within(s.namespace, s.enrolment.Beat)
+	}
+}
+
+// GC implements cnirpc.Agent.
+func (a *agent) GC(_ context.Context, network string, valid []cnirpc.ID) error {
+	keep := make(map[cnirpc.ID]bool)
+	for _, id := range valid {
+		keep[id] = true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for id, at := range a.attachments {
+		if at.network == network && !keep[id] {
+			errs = append(errs, a.store.remove(id), a.forget(id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Status implements cnirpc.Agent.
+func (a *agent) Status(context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return cnirpc.ErrUnavailable
+	}
+	return nil
+}
+
+// restore enrols again what an agent before us had, and moves connected sockets.
+func (a *agent) restore() {
+	restored := 0
+	for _, r := range a.store.all() {
+		if err := a.restoreOne(r); err != nil {
+			a.log.Info("forget a pod", "container", r.Attachment.ContainerID, "err", err)
+			_ = a.store.remove(r.Attachment.ID)
+			continue
+		}
+		restored++
+	}
+	if restored == 0 {
+		return
+	}
+	moved, err := a.datapath.Resteer()
+	if err != nil {
+		a.log.Warn("some connected sockets stay with their nameserver", "err", err)
+	}
+	a.log.Info("restored", "attachments", restored, "sockets", moved)
+}
+
+func (a *agent) restoreOne(r record) error {
+	f, err := cnirpc.OpenNamespace(r.Attachment.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ns, err := identify(f)
+	if err != nil {
+		return err
+	}
+	if ns != (nsID{r.Dev, r.Ino}) {
+		return fmt.Errorf("%s is another namespace now", r.Attachment.Path)
+	}
+	r.Attachment.Namespace = f
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, err = a.add(r.Attachment)
+	return err
+}
+
+// close ends all scopes and gives connected sockets back. The datapath stays loaded, and
+// what is stored stays known, for the agent that comes next.
+func (a *agent) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	for ns, s := range a.scopes {
+		if err := s.end(a.datapath.Port()); err != nil && !errors.Is(err, os.ErrClosed) {
+			a.log.Warn("end scope", "err", err)
+		}
+		delete(a.scopes, ns)
+	}
+	if _, err := a.datapath.Return(); err != nil {
+		a.log.Warn("some connected sockets stay with the resolver", "err", err)
+	}
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+const (
+	svc     = "svc.cluster-2.example.org." // in the table
+	fromTab = "192.0.2.200"
+)
+
+// Two pods with a nameserver each, one process that serves both: steered when they are
+// added, direct when the agent is killed, steered when it is back, direct when they are
+// withdrawn.
+func TestLife(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	podA, server := testenv.NewLink(t)
+	podB, serverB := testenv.NewLink(t)
+	ours, theirs := nameserver(t, server, "192.0.2.54"), nameserver(t, serverB, "192.0.2.54")
+	nameserver(t, server, "192.0.2.53")
+	a, b := podAttachment(t, podA, "pod-a", "192.0.2.53", "example.org"), podAttachment(t, podB, "pod-b", "192.0.2.54", "cluster-2.example.org")
+
+	agent := w.start(t, server) // from where upstreams are asked, see README.md
+	w.expect(t, podA, "192.0.2.53", svc, "198.51.100.53")
+	w.expect(t, podB, "192.0.2.54", svc, "198.51.100.54")
+	for _, at := range []cnirpc.Attachment{a, b, a} {
+		if err := w.client().Add(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	steered := func() {
+		t.Helper()
+		w.expect(t, podA, "192.0.2.53", svc, fromTab)
+		w.expect(t, podB, "192.0.2.54", svc, fromTab)
+		w.expect(t, podA, "192.0.2.53", "www.example.org.", "198.51.100.53")
+		// Another nameserver than the pod's own is still the one that is asked.
+		w.expect(t, podA, "192.0.2.54", "www.example.org.", "198.51.100.54")
+		ours.Reset()
+		theirs.Reset()
+		w.expect(t, podB, "192.0.2.54", "www.example.org.", "198.51.100.54")
+		if ours.Count("www.example.org.") == 0 || theirs.Count("www.example.org.") > 0 {
+			t.Error("the query of a steered pod did not go through the agent")
+		}
+		for _, at := range []cnirpc.Attachment{a, b} {
+			if err := w.client().Check(t.Context(), at); err != nil {
+				t.Errorf("check %s: %v", at.ContainerID, err)
+			}
+		}
+	}
+	direct := func(ns *testenv.NetNS, addr, want string) {
+		t.Helper()
+		w.expect(t, ns, addr, svc, want)
+	}
+	steered()
+	// The search list is each pod's own: in pod B "svc" is asked for with another.
+	w.expect(t, podB, "192.0.2.54", "svc.cluster-2.example.org.cluster-2.example.org.", fromTab)
+	w.expect(t, podA, "192.0.2.53", "svc.cluster-2.example.org.cluster-2.example.org.", "198.51.100.53")
+
+	agent.end(t, unix.SIGKILL)
+	direct(podA, "192.0.2.53", "198.51.100.53")
+	direct(podB, "192.0.2.54", "198.51.100.54")
+	if err := w.client().Status(t.Context()); !errors.Is(err, cnirpc.ErrAway) {
+		t.Errorf("status of a dead agent: %v", err)
+	}
+
+	agent = w.start(t, server)
+	steered()
+	if err := w.client().Del(t.Context(), a); err != nil {
+		t.Error(err)
+	}
+	direct(podA, "192.0.2.53", "198.51.100.53")
+	w.expect(t, podB, "192.0.2.54", svc, fromTab)
+	if err := w.client().Check(t.Context(), a); !errors.Is(err, cnirpc.ErrUnknown) {
+		t.Errorf("check of a withdrawn pod: %v", err)
+	}
+	if err := w.client().Del(t.Context(), a); err != nil {
+		t.Errorf("withdrawn again: %v", err)
+	}
+
+	if log := agent.end(t, unix.SIGTERM); strings.Contains(log, "level=WARN") {
+		t.Errorf("it complains: %s", log)
+	}
+	direct(podB, "192.0.2.54", "198.51.100.54")
+	agent = w.start(t, server)
+	w.expect(t, podB, "192.0.2.54", svc, fromTab)
+	direct(podA, "192.0.2.53", "198.51.100.53")
+	if err := w.client().GC(t.Context(), "other", []cnirpc.ID{}); err != nil {
+		t.Error(err)
+	}
+	w.expect(t, podB, "192.0.2.54", svc, fromTab)
+	if err := w.client().GC(t.Context(), "pods", []cnirpc.ID{}); err != nil {
+		t.Error(err)
+	}
+	direct(podB, "192.0.2.54", "198.51.100.54")
+	agent.end(t, unix.SIGTERM)
+	if left, err := filepath.Glob(filepath.Join(w.dir, "state", "*")); err != nil || len(left) > 0 {
+		t.Errorf("state is left: %v, %v", left, err)
+	}
+}
+
+// A pod that was deleted without a word is forgotten, and its namespace let go.
+func TestGone(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	agent := w.start(t, server)
+	fd, err := unix.FcntlInt(pod.File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := podAttachment(t, pod, "pod", "192.0.2.53")
+	at.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+	stays := podAttachment(t, testenv.NewNetNS(t), "stays", "192.0.2.53")
+	unseen := podAttachment(t, testenv.NewNetNS(t), "unseen", "192.0.2.53")
+	unseen.Path = "/run/netns/of-another-mount-namespace"
+	if err := errors.Join(w.client().Add(t.Context(), at), w.client().Add(t.Context(), stays), w.client().Add(t.Context(), unseen)); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	if err := unix.Close(fd); err != nil { // as a runtime unmounts it
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, patience, func() error {
+		if err := w.client().Check(t.Context(), at); !errors.Is(err, cnirpc.ErrUnknown) {
+			return fmt.Errorf("it is still known: %v", err)
+		}
+		return nil
+	})
+	w.expect(t, pod, "192.0.2.53", svc, "198.51.100.53")
+	for _, at := range []cnirpc.Attachment{stays, unseen} {
+		if err := w.client().Check(t.Context(), at); err != nil {
+			t.Errorf("%s is gone too: %v", at.ContainerID, err)
+		}
+	}
+	if descriptors(t, agent.cmd.Process.Pid, pod) > 0 {
+		t.Error("the agent still holds the namespace")
+	}
+	agent.end(t, unix.SIGTERM)
+}
+
+// descriptors counts those that a process has of a namespace.
+func descriptors(t *testing.T, pid int, ns *testenv.NetNS) int {
+	t.Helper()
+	want, err := os.Readlink(ns.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil || !strings.HasPrefix(want, "net:[") {
+		t.Fatalf("look for %q in %s: %v", want, dir, err)
+	}
+	n := 0
+	for _, e := range entries {
+		if got, _ := os.Readlink(filepath.Join(dir, e.Name())); got == want {
+			n++
+		}
+	}
+	return n
+}
+
+// A table that changes is everybody's at once; a bad one is not.
+func TestReload(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	agent := w.start(t, server)
+	if err := w.client().Add(t.Context(), podAttachment(t, pod, "pod-a", "192.0.2.53")); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ text, want string }{
+		{strings.Replace(table, "200", "201", 1), "192.0.2.201"},
+		{"192.0.2.300 svc.cluster-2.example.org\n", "192.0.2.201"},
+		{table, fromTab},
+	} {
+		writeFile(t, w.names, step.text)
+		if err := agent.cmd.Process.Signal(unix.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		testenv.Eventually(t, patience, func() error {
+			if got := w.resolve(t, pod, "192.0.2.53", svc); got != step.want {
+				return fmt.Errorf("got %s, want %s", got, step.want)
+			}
+			return nil
+		})
+	}
+	agent.end(t, unix.SIGTERM)
+}
+
+// What is refused, and what policy leaves alone.
+func TestAdd(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	agent := w.start(t, server)
+	own := podAttachment(t, server, "host", "192.0.2.53")
+	if err := w.client().Add(t.Context(), own); err == nil || !strings.Contains(err.Error(), "node's own") {
+		t.Errorf("the agent's own namespace: %v", err)
+	}
+	if err := w.client().Check(t.Context(), own); !errors.Is(err, cnirpc.ErrUnknown) {
+		t.Errorf("check of what was refused: %v", err)
+	}
+	left := podAttachment(t, pod, "left", "192.0.2.53")
+	left.Annotations = map[string]string{steerAnnotation: "false"}
+	if err := errors.Join(w.client().Add(t.Context(), left), w.client().Check(t.Context(), left)); err != nil {
+		t.Errorf("a pod that is left alone: %v", err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, "198.51.100.53")
+	if err := w.client().Del(t.Context(), left); err != nil {
+		t.Error(err)
+	}
+	// Two interfaces of one pod: its scope ends with the last.
+	first := podAttachment(t, pod, "pod", "192.0.2.53")
+	second := first
+	second.IfName = "eth1"
+	if err := errors.Join(w.client().Add(t.Context(), first), w.client().Add(t.Context(), second), w.client().Del(t.Context(), first)); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	if err := w.client().Del(t.Context(), second); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, "198.51.100.53")
+	// A pod whose port is taken is not half enrolled.
+	taken := testenv.Nameserver(t, pod, netip.MustParseAddrPort("127.0.0.1:15053"), nil)
+	if err := w.client().Add(t.Context(), first); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("taken port %s: %v", taken.Addr, err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, "198.51.100.53")
+	agent.end(t, unix.SIGTERM)
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+// becomes waits until a query is answered so.
+func (w *world) becomes(t *testing.T, ns *testenv.NetNS, want string) {
+	t.Helper()
+	testenv.Eventually(t, patience, func() error {
+		if got := w.resolve(t, ns, "192.0.2.53", svc); got != want {
+			return fmt.Errorf("got %q, want %q", got, want)
+		}
+		return nil
+	})
+}
+
+// An agent that hangs is passed by, and no pod waits for it longer than the plugin does.
+func TestHung(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	agent := w.start(t, server)
+	at := podAttachment(t, pod, "pod", "192.0.2.53")
+	if err := w.client().Add(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	if err := agent.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes(t, pod, "198.51.100.53")
+	short := cnirpc.Client{Socket: w.socket(), Timeout: 100 * time.Millisecond}
+	if err := short.Add(t.Context(), at); !errors.Is(err, cnirpc.ErrAway) {
+		t.Errorf("add with a hung agent: %v", err)
+	}
+	if err := agent.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes(t, pod, fromTab)
+	agent.end(t, unix.SIGTERM)
+}
+
+// A second agent waits, changes nothing, and takes over when the first has ended.
+func TestSecond(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	first := w.start(t, server)
+	if err := w.client().Add(t.Context(), podAttachment(t, pod, "pod", "192.0.2.53")); err != nil {
+		t.Fatal(err)
+	}
+	w.start(t, server).end(t, unix.SIGTERM) // one that waits can be told to end
+	second := w.start(t, server)            // it is the first that answers
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	if log := first.end(t, unix.SIGKILL); strings.Contains(log, "level=WARN") {
+		t.Errorf("the first complains: %s", log)
+	}
+	w.becomes(t, pod, fromTab)
+	if log := second.end(t, unix.SIGTERM); !strings.Contains(log, "restored") {
+		t.Errorf("the second did not restore: %s", log)
+	}
+}
+
+// What is remembered is a hint: damaged files, and pods that are others now.
+func TestStore(t *testing.T) {
+	s := store{filepath.Join(t.TempDir(), "state")}
+	if got := s.all(); len(got) != 0 {
+		t.Errorf("of no directory: %v", got)
+	}
+	id := cnirpc.ID{ContainerID: "c1", IfName: "eth0"}
+	for _, r := range []record{
+		{cnirpc.Attachment{ID: id, Network: "old"}, 1, 2},
+		{cnirpc.Attachment{ID: id, Network: "pods"}, 4, 5},
+		{cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "c1_eth0", IfName: "x"}}, 6, 7},
+		{cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "c1", IfName: "eth0_x"}}, 8, 9},
+		{cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "../../c2", IfName: ".."}}, 10, 11},
+	} {
+		if err := s.put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := make(map[cnirpc.ID]record)
+	for _, r := range s.all() {
+		got[r.Attachment.ID] = r
+	}
+	if r := got[id]; len(got) != 4 || r.Attachment.Network != "pods" || r.Ino != 5 {
+		t.Errorf("remembered %+v", got)
+	}
+	if outside, _ := filepath.Glob(filepath.Join(filepath.Dir(s.dir), "*.json")); len(outside) > 0 {
+		t.Errorf("files outside: %v", outside)
+	}
+	if err := errors.Join(s.remove(id), s.remove(id)); err != nil {
+		t.Error(err)
+	}
+	for name, text := range map[string]string{"2_c9_eth0.json": "{", "x.json": `{}`, "2_c1_eth0.json.new": "{}"} {
+		writeFile(t, filepath.Join(s.dir, name), text)
+	}
+	if got := s.all(); len(got) != 3 {
+		t.Errorf("with damaged files: %+v", got)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.dir, "*")); len(left) != 3 {
+		t.Errorf("damaged files are left: %v", left)
+	}
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+
+	"github.com/vishvananda/netns"
+)
+
+// nsID tells one network namespace from another for as long as somebody holds it.
+type nsID struct{ dev, ino uint64 }
+
+func identify(f *os.File) (nsID, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nsID{}, err
+	}
+	st := info.Sys().(*syscall.Stat_t) // always, on Linux
+	return nsID{uint64(st.Dev), st.Ino}, nil
+}
+
+// within runs f on a thread that is inside a network namespace: what it opens there
+// stays there, goroutines that it starts do not run there.
+func within(namespace *os.File, f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := netns.Get()
+		if err != nil {
+			runtime.UnlockOSThread()
+			result <- fmt.Errorf("leave network namespace: %w", err)
+			return
+		}
+		defer home.Close()
+		if err := netns.Set(netns.NsHandle(namespace.Fd())); err != nil {
+			runtime.UnlockOSThread()
+			result <- fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		err = f()
+		// A thread that does not find back ends with its goroutine, locked as it is.
+		if netns.Set(home) == nil {
+			runtime.UnlockOSThread()
+		}
+		result <- err
+	}()
+	return <-result
+}
