@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,9 @@ import (
 // execPorts is how many exec may run at once in one network namespace: each takes the
 // first free port from the default on.
 const execPorts = 1024
+
+// deathTimeout is more than a signal to oneself takes, even on a busy machine.
+const deathTimeout = 5 * time.Second
 
 func execCommand(ctx context.Context, e env, args []string) error {
 	fs := newFlags("exec")
@@ -48,6 +52,11 @@ func execCommand(ctx context.Context, e env, args []string) error {
 // exec runs one command from the first cgroup to the last. Whatever was made is gone
 // when it returns.
 func (h *host) exec(ctx context.Context, path string, args []string, as identity) (err error) {
+	// From the first thing that is made to the last that is removed: a signal while CMD
+	// does not run must not end us half-way.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+	defer signal.Stop(signals)
 	cgroup, err := makeCgroup()
 	if err != nil {
 		return err
@@ -75,7 +84,7 @@ func (h *host) exec(ctx context.Context, path string, args []string, as identity
 		defer close(watched)
 		h.watch(watchCtx)
 	}()
-	err = runCommandIn(cgroup, path, args, as)
+	err = runCommandIn(cgroup, path, args, as, signals)
 	cancel()
 	<-watched
 	return keep(err, h.endExec(cgroup))
@@ -94,8 +103,12 @@ func (h *host) endExec(cgroup *commandCgroup) error {
 }
 
 // runCommandIn runs the command with our terminal, descriptors 0 to 2, and signals, and
-// ends as it ended: the error is its exit code.
-func runCommandIn(cgroup *commandCgroup, path string, args []string, as identity) error {
+// ends as it ended: the error is its exit code. A signal that came before it ends us in
+// its stead.
+func runCommandIn(cgroup *commandCgroup, path string, args []string, as identity, signals <-chan os.Signal) error {
+	if s := ending(signals); s != 0 {
+		return killedBy(s)
+	}
 	cmd := exec.Command(path)
 	cmd.Args = args
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -104,10 +117,6 @@ func runCommandIn(cgroup *commandCgroup, path string, args []string, as identity
 		UseCgroupFD: true, CgroupFD: int(cgroup.dir.Fd()),
 		Credential: as.credential,
 	}
-	// Ready before CMD is: no signal is lost in between.
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
-	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("run %q: %w", path, err)
 	}
@@ -121,6 +130,21 @@ func runCommandIn(cgroup *commandCgroup, path string, args []string, as identity
 			}
 		case err := <-done:
 			return endedAs(cmd, err)
+		}
+	}
+}
+
+// ending takes what has arrived so far and returns the first signal that ends a process
+// by default, or 0.
+func ending(signals <-chan os.Signal) syscall.Signal {
+	for {
+		select {
+		case s := <-signals:
+			if s != unix.SIGWINCH {
+				return s.(syscall.Signal)
+			}
+		default:
+			return 0
 		}
 	}
 }
@@ -162,12 +186,19 @@ type killedBy syscall.Signal
 
 func (k killedBy) Error() string { return "ended by " + syscall.Signal(k).String() }
 
-// die does it. It returns if the signal is one that does not end a process by default.
+// die does it. It returns the code by which shells know that signal if that signal does
+// not end a process by default, or if Go's runtime would end it with a report of its own.
 func (k killedBy) die() exitCode {
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) // CMD left a core file, if any
-	signal.Reset(syscall.Signal(k))
-	_ = unix.Kill(os.Getpid(), syscall.Signal(k))
-	return exitCode(128 + int(k))
+	sig, code := syscall.Signal(k), exitCode(128+int(k))
+	switch sig {
+	case unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGSEGV, unix.SIGSYS, unix.SIGTRAP, unix.SIGQUIT:
+		return code
+	}
+	signal.Reset(sig)
+	if unix.Kill(os.Getpid(), sig) == nil {
+		time.Sleep(deathTimeout) // another thread may be the one that dies
+	}
+	return code
 }
 
 // keep is for clean-up: the first error is the one that the user wants to see.
