@@ -38,17 +38,24 @@ func (s *Service) Calls() map[loader.Verdict]uint64 {
 }
 
 // AssertGone fails the test if dnsteer left anything in the place: a program on a
-// hook, a pin, a route.
+// hook, a route, a cgroup, a pin on bpffs unless that is empty.
 func AssertGone(tb testing.TB, p Place, bpffs string) {
 	tb.Helper()
 	if n := Attached(tb, p.Cgroup); n != 0 {
 		tb.Errorf("%d programs are still attached to %s", n, p.Cgroup.Path)
 	}
-	if _, err := os.Stat(filepath.Join(bpffs, "dnsteer")); !errors.Is(err, os.ErrNotExist) {
-		tb.Errorf("%s/dnsteer is still there: %v", bpffs, err)
-	}
 	for _, route := range tagRoutes(tb, p.NetNS) {
 		tb.Errorf("route to tags is still there: %v", route)
+	}
+	cgroups, err := filepath.Glob(filepath.Join(p.Cgroup.Path, "dnsteer-*"))
+	if err != nil || len(cgroups) > 0 {
+		tb.Errorf("cgroups are still there: %v, %v", cgroups, err)
+	}
+	if bpffs == "" {
+		return
+	}
+	if _, err := os.Stat(filepath.Join(bpffs, "dnsteer")); !errors.Is(err, os.ErrNotExist) {
+		tb.Errorf("%s/dnsteer is still there: %v", bpffs, err)
 	}
 }
 
