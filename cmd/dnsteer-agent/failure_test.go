@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,8 +65,11 @@ func TestSecond(t *testing.T) {
 	if err := w.client().Add(t.Context(), podAttachment(t, pod, "pod", "192.0.2.53")); err != nil {
 		t.Fatal(err)
 	}
-	w.start(t, server).end(t, unix.SIGTERM) // one that waits can be told to end
-	second := w.start(t, server)            // it is the first that answers
+	waiting := w.start(t, server) // it is the first that answers
+	w.waits(t, waiting)
+	waiting.end(t, unix.SIGTERM)
+	second := w.start(t, server)
+	w.waits(t, second)
 	w.expect(t, pod, "192.0.2.53", svc, fromTab)
 	if log := first.end(t, unix.SIGKILL); strings.Contains(log, "level=WARN") {
 		t.Errorf("the first complains: %s", log)
@@ -74,6 +78,20 @@ func TestSecond(t *testing.T) {
 	if log := second.end(t, unix.SIGTERM); !strings.Contains(log, "restored") {
 		t.Errorf("the second did not restore: %s", log)
 	}
+}
+
+// waits returns when the agent has opened what it waits for.
+func (w *world) waits(t *testing.T, p *process) {
+	t.Helper()
+	testenv.Eventually(t, patience, func() error {
+		open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
+		for _, path := range open {
+			if target, _ := os.Readlink(path); target == w.socket()+".lock" {
+				return nil
+			}
+		}
+		return fmt.Errorf("it does not wait: %v", err)
+	})
 }
 
 // What is remembered is a hint: damaged files, and pods that are others now.
