@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/test/testenv"
@@ -195,14 +197,7 @@ func TestResteerTouchesNothingElse(t *testing.T) {
 	purpose := shape{Server: netip.MustParseAddrPort("127.0.0.1:15053"), Connected: true}
 	onPurpose := w.startQuerier(t, purpose)
 	before := onPurpose.settle(t, 5)
-	var tcp net.Conn
-	w.client.Do(func() {
-		var err error
-		if tcp, err = net.Dial("tcp", at(primary).String()); err != nil {
-			t.Fatal(err)
-		}
-	})
-	defer tcp.Close()
+	tcp := w.holdTCP(t)
 	if moved, err := d.Resteer(); moved != 0 || err != nil {
 		t.Errorf("moved %d sockets, %v, want 0", moved, err)
 	}
@@ -214,6 +209,43 @@ func TestResteerTouchesNothingElse(t *testing.T) {
 	after := onPurpose.settle(t, 5)
 	after.wantFrom(t, purpose, fromTable)
 	wantSame(t, before, after)
+	// The connection still works, with the nameserver at its other end.
+	conn := &dns.Conn{Conn: tcp}
+	if err := conn.WriteMsg(new(dns.Msg).SetQuestion("tcp.example.org.", dns.TypeA)); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := conn.ReadMsg()
+	if err != nil || len(reply.Answer) != 1 || reply.Answer[0].(*dns.A).A.String() != testenv.AnswerOf(primary).String() {
+		t.Errorf("over TCP: %v, %v, want %s", reply, err, testenv.AnswerOf(primary))
+	}
+}
+
+// holdTCP connects to the nameserver over TCP and has a process of the cgroup hold the
+// connection too: by its remote address it is one to be moved.
+func (w *world) holdTCP(t *testing.T) net.Conn {
+	t.Helper()
+	var conn net.Conn
+	w.client.Do(func() {
+		var err error
+		if conn, err = net.Dial("tcp", at(primary).String()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(waitMost)); err != nil {
+		t.Fatal(err)
+	}
+	file, err := conn.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	holder := testenv.Command(t, "hold")
+	w.cgroup.Enter(holder)
+	holder.ExtraFiles = []*os.File{file}
+	pipe(t, holder)
+	w.client.For(t).Start(holder)
+	return conn
 }
 
 func TestProcAddress(t *testing.T) {
