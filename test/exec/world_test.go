@@ -71,24 +71,8 @@ type command struct {
 	stderr bytes.Buffer
 }
 
-// start starts cmd and returns when it is ready.
+// start starts cmd and returns when it has said "ready".
 func start(t *testing.T, p dnsteer.Place, cmd *exec.Cmd) *command {
-	t.Helper()
-	c := launch(t, p, cmd)
-	c.ready(t)
-	return c
-}
-
-// ready returns when the command has said so.
-func (c *command) ready(t *testing.T) {
-	t.Helper()
-	if line := c.line(t); line != "ready" {
-		t.Fatalf("%s said %q", c.Cmd, line)
-	}
-}
-
-// launch starts cmd.
-func launch(t *testing.T, p dnsteer.Place, cmd *exec.Cmd) *command {
 	t.Helper()
 	c := &command{Cmd: cmd}
 	stdout, err := cmd.StdoutPipe()
@@ -101,6 +85,9 @@ func launch(t *testing.T, p dnsteer.Place, cmd *exec.Cmd) *command {
 	}
 	cmd.Stderr = &c.stderr
 	p.Start(t, cmd)
+	if line := c.line(t); line != "ready" {
+		t.Fatalf("%s said %q", cmd, line)
+	}
 	return c
 }
 
@@ -129,12 +116,4 @@ func (c *command) finish(t *testing.T) []string {
 		t.Errorf("run %s: %v\n%s", c.Cmd, err, &c.stderr)
 	}
 	return strings.Fields(string(rest))
-}
-
-// ask is a command that asks for names under "dnsteer exec".
-func ask(t *testing.T, p dnsteer.Place, hosts string, names ...string) *exec.Cmd {
-	t.Helper()
-	cmd := testenv.Command(t, roleAsk, append([]string{nameserver.String()}, names...)...)
-	p.Exec(t, cmd, "--hosts", hosts)
-	return cmd
 }
