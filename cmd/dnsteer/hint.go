@@ -44,8 +44,12 @@ func hintFor(err error) string {
 		return "'dnsteer status' shows what is loaded; 'dnsteer load' loads it"
 	case errors.Is(err, loader.ErrLoaded):
 		return "'dnsteer status' shows it; 'dnsteer unload' removes it"
-	case errors.Is(err, loader.ErrLayout):
+	case errors.Is(err, loader.ErrLayout), errors.Is(err, loader.ErrDetached):
 		return "run 'dnsteer unload' and then 'dnsteer load'"
+	case errors.Is(err, loader.ErrCgroupGone):
+		return "make the cgroup first, or name one that is there with --cgroup"
+	case errors.Is(err, loader.ErrExclusive):
+		return "'dnsteer check' shows who: that program has to go, or to be attached by link or with BPF_F_ALLOW_MULTI"
 	case errors.Is(err, unix.EADDRINUSE):
 		return "'ss -lnup sport = :15053' shows who has it; --port chooses another, --resolver=none steers to the one that is there"
 	case errors.Is(err, os.ErrPermission):
