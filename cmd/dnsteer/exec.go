@@ -99,7 +99,7 @@ func (h *host) endExec(cgroup *commandCgroup) error {
 		return h.datapath.Unload(0)
 	}
 	_, err = h.call(request{Do: doWithdraw})
-	return errors.Join(err, h.datapath.Unload(0), h.stop())
+	return errors.Join(err, h.datapath.Unload(unloadLinger), h.stop())
 }
 
 // runCommandIn runs the command with our terminal, descriptors 0 to 2, and signals, and
