@@ -42,7 +42,7 @@ func TestFailClosed(t *testing.T) {
 			mended := now()
 			mend()
 			load.await("answered by the resolver again", by(byTable, mended))
-			queries := load.stop()
+			queries := load.stop(0)
 			service.Stop()
 
 			for _, q := range endedBefore(since(queries, gone), mended) {

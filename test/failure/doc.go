@@ -15,4 +15,6 @@
 //	SIGTERM                        nothing; nothing is left
 //	SIGHUP, a changed file         nothing but other answers
 //	--fail-closed, dead or hung    EPERM at once
+//	CMD of exec leaves a process   nothing
+//	kill -9 of "dnsteer exec"      nothing from the next query on
 package failure

@@ -30,7 +30,7 @@ func TestResolverKilled(t *testing.T) {
 	// None of its clients waits for an answer that died with the resolver.
 	fresh := w.load(t, patience, Unconnected, PerQuery, TCP)
 	fresh.await("answered by the resolver again", by(byTable, dead))
-	queries, after := load.stop(), fresh.stop()
+	queries, after := load.stop(0), fresh.stop(0)
 	service.Stop()
 
 	assertAnswered(t, endedBefore(queries, before))
@@ -57,7 +57,7 @@ func TestResolverDead(t *testing.T) {
 	resumed := now()
 	resume()
 	load.await("answered by the resolver again", by(byTable, resumed))
-	queries := load.stop()
+	queries := load.stop(0)
 	service.Stop()
 
 	assertAnswered(t, endedBefore(queries, before))
@@ -78,7 +78,7 @@ func TestResolverKilledConnected(t *testing.T) {
 	load.await("answered by the resolver", by(byTable, 0))
 	before, dead := kill(t, service.Worker())
 	load.await("answered by the resolver again", by(byTable, dead))
-	queries := load.stop()
+	queries := load.stop(0)
 	service.Stop()
 
 	assertAnswered(t, endedBefore(queries, before))
@@ -105,7 +105,7 @@ func TestResolverHung(t *testing.T) {
 	resumed := now()
 	resume()
 	load.await("answered by the resolver again", by(byTable, resumed))
-	queries := load.stop()
+	queries := load.stop(0)
 	service.Stop()
 
 	assertAnswered(t, since(queries, hung))
@@ -138,8 +138,8 @@ func TestRunKilled(t *testing.T) {
 	load.await("answered by the next resolver", by(byTable, adopted))
 	second.Stop()
 	load.await("answered by its nameserver", by(byNameserver, now()))
-	assertAnswered(t, load.stop())
-	assertAnswered(t, far.stop())
+	assertAnswered(t, load.stop(0))
+	assertAnswered(t, far.stop(0))
 	dnsteer.AssertGone(t, w.place, w.bpffs)
 }
 
@@ -160,6 +160,6 @@ func TestUnload(t *testing.T) {
 		load.await("answered by its nameserver", by(byNameserver, now()))
 		far.awaitMany("answered", 5, by(byNameserver, now()))
 	}
-	assertAnswered(t, load.stop())
-	assertAnswered(t, far.stop())
+	assertAnswered(t, load.stop(0))
+	assertAnswered(t, far.stop(0))
 }

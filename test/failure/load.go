@@ -171,13 +171,14 @@ func (l *load) awaitMany(what string, many int, match func(query) bool) {
 	})
 }
 
-// stop ends the load and returns all queries.
-func (l *load) stop() []query {
+// stop ends the load, which exits with that code, and returns all queries.
+func (l *load) stop(code int) []query {
 	l.tb.Helper()
 	l.stdin.Close()
 	<-l.ended
-	if err := l.cmd.Wait(); err != nil {
-		l.tb.Errorf("load: %v", err)
+	_ = l.cmd.Wait() // its code is looked at below
+	if got := l.cmd.ProcessState.ExitCode(); got != code {
+		l.tb.Errorf("load: %v, want exit code %d", l.cmd.ProcessState, code)
 	}
 	return l.soFar()
 }

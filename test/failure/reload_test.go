@@ -48,7 +48,7 @@ func TestReload(t *testing.T) {
 			load.await("answered by the table", by(byTable, 0))
 			tc.change(t, w, service.Signal)
 			load.awaitMany("answered by the new table", 20, by(byNewTable, 0))
-			queries := load.stop()
+			queries := load.stop(0)
 			service.Stop()
 			assertOneChange(t, queries)
 		})
@@ -82,7 +82,7 @@ func TestReloadBad(t *testing.T) {
 			service.Signal(unix.SIGHUP)
 			service.AwaitStderr("keep the old names: " + file + tc.want)
 			load.awaitMany("answered by the old table", 20, by(byTable, now()))
-			queries := load.stop()
+			queries := load.stop(0)
 			service.Stop()
 			if n := len(queries) - count(queries, by(byTable, 0)); n > 0 {
 				t.Errorf("%d of %d queries were not answered by the old table", n, len(queries))
