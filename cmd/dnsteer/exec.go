@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -78,15 +79,15 @@ func (h *host) exec(ctx context.Context, path string, args []string, as identity
 	if err := h.start(listeners); err != nil {
 		return err
 	}
-	watchCtx, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		h.watch(watchCtx)
-	}()
+	besideCtx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { h.watch(besideCtx) })
+	beside.Go(func() {
+		h.supervise(besideCtx, nil, func() error { return h.startOn(listeners.Port) })
+	})
 	err = runCommandIn(cgroup, path, args, as, signals)
 	cancel()
-	<-watched
+	beside.Wait()
 	return keep(err, h.endExec(cgroup))
 }
 

@@ -16,15 +16,9 @@ import (
 	"github.com/dnsteer/dnsteer/loader"
 )
 
-const (
-	// unloadLinger is for how long replies keep their sender after steering has ended:
-	// applications read them within milliseconds.
-	unloadLinger = time.Second
-	// portPatience is how long the sockets of a resolver that was killed may take to go.
-	portPatience = 5 * time.Second
-	// The resolver is started again at once, then ever more slowly if it keeps ending.
-	restartFirst, restartMost = 50 * time.Millisecond, 10 * time.Second
-)
+// unloadLinger is for how long replies keep their sender after steering has ended:
+// applications read them within milliseconds.
+const unloadLinger = time.Second
 
 // service is one dnsteer run.
 type service struct {
@@ -121,7 +115,7 @@ func (s *service) serve(ctx context.Context, hup <-chan os.Signal) error {
 		s.say("warning: tell the service manager: %v", err)
 	}
 	go s.watch(ctx)
-	s.supervise(ctx, hup)
+	s.supervise(ctx, hup, s.begin)
 	return nil
 }
 
@@ -138,58 +132,7 @@ func (s *service) begin() error {
 		}
 		return s.datapath.EnrolNamespace(cookie, scope, true)
 	}
-	deadline := time.Now().Add(portPatience)
-	for told := false; ; told = true {
-		listeners, err := loader.Listen(s.datapath.Port())
-		if err == nil {
-			return s.start(listeners)
-		}
-		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
-			return err
-		}
-		if !told {
-			s.say("port %d is taken; waiting up to %v", s.datapath.Port(), portPatience)
-		}
-		time.Sleep(restartFirst)
-	}
-}
-
-// supervise reloads on SIGHUP and starts the resolver again when it ends, until ctx
-// ends. Without resolver, queries go to their nameserver.
-func (s *service) supervise(ctx context.Context, hup <-chan os.Signal) {
-	wait := restartFirst
-	for {
-		started := time.Now()
-		ended := s.ended // nil, and never ready, with --resolver=none
-		select {
-		case <-ctx.Done():
-			return
-		case <-hup:
-			if !s.foreign {
-				s.reload()
-			}
-			continue
-		case <-ended:
-		}
-		s.kill()
-		if time.Since(started) > restartMost {
-			wait = restartFirst
-		}
-		s.say("the resolver has ended; starting it again in %v", wait)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-			}
-			wait = min(2*wait, restartMost)
-			err := s.begin()
-			if err == nil {
-				break
-			}
-			s.say("start the resolver again: %v; next try in %v", err, wait)
-		}
-	}
+	return s.startOn(s.datapath.Port())
 }
 
 // end withdraws the scope, and unloads what run loaded or adopted unless it is to stay.
@@ -217,8 +160,4 @@ func (s *service) end() error {
 		errs = append(errs, loader.RemoveTagRoute(s.datapath.Port()))
 	}
 	return errors.Join(errs...)
-}
-
-func (s *service) say(format string, args ...any) {
-	fmt.Fprintf(s.stderr, "dnsteer: "+format+"\n", args...)
 }

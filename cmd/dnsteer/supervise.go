@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/loader"
+)
+
+const (
+	// portPatience is how long the sockets of a resolver that was killed may take to go.
+	portPatience = 5 * time.Second
+	// The resolver is started again at once, then ever more slowly if it keeps ending.
+	restartFirst, restartMost = 50 * time.Millisecond, 10 * time.Second
+)
+
+// startOn starts the resolver on a port that may be busy for a moment yet.
+func (h *host) startOn(port uint16) error {
+	deadline := time.Now().Add(portPatience)
+	for told := false; ; told = true {
+		listeners, err := loader.Listen(port)
+		if err == nil {
+			return h.start(listeners)
+		}
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return err
+		}
+		if !told {
+			h.say("port %d is taken; waiting up to %v", port, portPatience)
+		}
+		time.Sleep(restartFirst)
+	}
+}
+
+// supervise reloads on hup and begins again when the resolver ends, until ctx ends.
+// Without resolver, queries go to their nameserver.
+func (h *host) supervise(ctx context.Context, hup <-chan os.Signal, begin func() error) {
+	wait := restartFirst
+	for {
+		started := time.Now()
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			if h.ended != nil { // we have a resolver
+				h.reload()
+			}
+			continue
+		case <-h.ended: // nil, and never ready, with --resolver=none
+		}
+		h.kill()
+		if time.Since(started) > restartMost {
+			wait = restartFirst
+		}
+		h.say("the resolver has ended; starting it again in %v", wait)
+		if wait = h.beginAgain(ctx, wait, begin); wait == 0 {
+			return
+		}
+	}
+}
+
+// beginAgain tries until it succeeds, and returns how long to wait the next time; 0
+// says that ctx has ended.
+func (h *host) beginAgain(ctx context.Context, wait time.Duration, begin func() error) time.Duration {
+	for {
+		select {
+		case <-ctx.Done():
+			return 0
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, restartMost)
+		err := begin()
+		if err == nil {
+			return wait
+		}
+		h.say("start the resolver again: %v; next try in %v", err, wait)
+	}
+}
+
+func (h *host) say(format string, args ...any) {
+	fmt.Fprintf(h.stderr, "dnsteer: "+format+"\n", args...)
+}
