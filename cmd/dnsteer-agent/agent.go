@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
@@ -24,11 +23,13 @@ type agent struct {
 	store    store
 	log      *slog.Logger
 	own      nsID // never a pod's
+	entrance entrance
 
-	mu          sync.Mutex // guards what follows; held while a scope begins or ends
+	mu          sync.Mutex // guards what follows; held while a scope begins or is withdrawn
 	table       *resolver.Table
 	attachments map[cnirpc.ID]*attachment
 	scopes      map[nsID]*scope
+	draining    map[nsID]chan struct{} // closed when the scope before has let go
 	closed      bool
 }
 
@@ -53,8 +54,9 @@ func newAgent(d *loader.Datapath, s store, log *slog.Logger) (*agent, error) {
 		return nil, fmt.Errorf("find own network namespace: %w", err)
 	}
 	return &agent{
-		datapath: d, store: s, log: log, own: own,
+		datapath: d, store: s, log: log, own: own, entrance: newEntrance(),
 		attachments: make(map[cnirpc.ID]*attachment), scopes: make(map[nsID]*scope),
+		draining: make(map[nsID]chan struct{}),
 	}, nil
 }
 
@@ -82,10 +84,8 @@ func (a *agent) Add(_ context.Context, at cnirpc.Attachment) error {
 	return nil
 }
 
+// add enrols; it may give up mu meanwhile.
 func (a *agent) add(at cnirpc.Attachment) (nsID, error) {
-	if a.closed {
-		return nsID{}, fmt.Errorf("enrol pod: %w", cnirpc.ErrUnavailable)
-	}
 	ns, err := identify(at.Namespace)
 	if err != nil {
 		return ns, fmt.Errorf("enrol pod: %w", err)
@@ -99,10 +99,14 @@ func (a *agent) add(at cnirpc.Attachment) (nsID, error) {
 			a.log.Warn("end scope", "container", at.ContainerID, "err", err)
 		}
 	}
+	a.awaitDrained(ns)
+	if a.closed {
+		return ns, fmt.Errorf("enrol pod: %w", cnirpc.ErrUnavailable)
+	}
 	steered := at.Annotations[steerAnnotation] != "false"
 	if _, ok := a.scopes[ns]; steered && !ok {
 		log := a.log.With("pod", at.Pod.Namespace+"/"+at.Pod.Name)
-		s, err := newScope(a.datapath, at.Namespace, at.DNS, a.table, log)
+		s, err := a.newScope(at.Namespace, at.DNS, log)
 		if err != nil {
 			return ns, fmt.Errorf("enrol pod: %w", err)
 		}
@@ -134,8 +138,36 @@ func (a *agent) forget(id cnirpc.ID) error {
 	if !ok || a.isUsed(at.ns) {
 		return nil
 	}
-	delete(a.scopes, at.ns)
-	return s.end(a.datapath.Port())
+	return a.endScope(at.ns, s)
+}
+
+// endScope withdraws a scope, and drains it while others begin and end.
+func (a *agent) endScope(ns nsID, s *scope) error {
+	delete(a.scopes, ns)
+	err := s.withdraw()
+	drained := make(chan struct{})
+	a.draining[ns] = drained
+	go func() {
+		err := s.drain(a.datapath.Port())
+		if err != nil {
+			s.log.Warn("end scope", "err", err)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.draining, ns)
+		close(drained)
+	}()
+	return err
+}
+
+// awaitDrained gives up mu until the scope that a namespace had has left its port.
+func (a *agent) awaitDrained(ns nsID) {
+	for a.draining[ns] != nil {
+		drained := a.draining[ns]
+		a.mu.Unlock()
+		<-drained
+		a.mu.Lock()
+	}
 }
 
 func (a *agent) isUsed(ns nsID) bool {
@@ -172,7 +204,7 @@ func (s *scope) check() error {
 		s.served <- err
 		return fmt.Errorf("the resolver has ended: %w", err)
 	default:
-		return within(s.namespace, s.enrolment.Beat)
+		return s.within(s.enrolment.Beat)
 	}
 }
 
@@ -251,10 +283,14 @@ func (a *agent) close() {
 	defer a.mu.Unlock()
 	a.closed = true
 	for ns, s := range a.scopes {
-		if err := s.end(a.datapath.Port()); err != nil && !errors.Is(err, os.ErrClosed) {
+		if err := a.endScope(ns, s); err != nil {
 			a.log.Warn("end scope", "err", err)
 		}
-		delete(a.scopes, ns)
+	}
+	for len(a.draining) > 0 {
+		for ns := range a.draining {
+			a.awaitDrained(ns)
+		}
 	}
 	if _, err := a.datapath.Return(); err != nil {
 		a.log.Warn("some connected sockets stay with the resolver", "err", err)

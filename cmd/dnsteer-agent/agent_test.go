@@ -147,10 +147,19 @@ func TestGone(t *testing.T) {
 			t.Errorf("%s is gone too: %v", at.ContainerID, err)
 		}
 	}
-	if descriptors(t, agent.cmd.Process.Pid, pod) > 0 {
-		t.Error("the agent still holds the namespace")
-	}
+	agent.letsGo(t, pod)
 	agent.end(t, unix.SIGTERM)
+}
+
+// letsGo returns when the agent has left a namespace, its port too.
+func (p *process) letsGo(t *testing.T, ns *testenv.NetNS) {
+	t.Helper()
+	testenv.Eventually(t, patience, func() error {
+		if n := descriptors(t, p.cmd.Process.Pid, ns); n > 0 {
+			return fmt.Errorf("the agent holds %d descriptors of the namespace", n)
+		}
+		return nil
+	})
 }
 
 // descriptors counts those that a process has of a namespace.
@@ -238,6 +247,7 @@ func TestAdd(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.expect(t, pod, "192.0.2.53", svc, "198.51.100.53")
+	agent.letsGo(t, pod)
 	// A pod whose port is taken is not half enrolled.
 	taken := testenv.Nameserver(t, pod, netip.MustParseAddrPort("127.0.0.1:15053"), nil)
 	if err := w.client().Add(t.Context(), first); err == nil || !strings.Contains(err.Error(), "address already in use") {

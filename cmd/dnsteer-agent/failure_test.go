@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,6 +78,38 @@ func TestSecond(t *testing.T) {
 	w.becomes(t, pod, fromTab)
 	if log := second.end(t, unix.SIGTERM); !strings.Contains(log, "restored") {
 		t.Errorf("the second did not restore: %s", log)
+	}
+}
+
+// Pods that come and go by the dozen, the same namespace again at once: nothing fails,
+// nothing is left.
+func TestChurn(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	agent := w.start(t, testenv.NewNetNS(t))
+	const pods, rounds = 4, 25
+	var all sync.WaitGroup
+	var namespaces []*testenv.NetNS
+	for i := range pods {
+		ns := testenv.NewNetNS(t)
+		namespaces = append(namespaces, ns)
+		at := podAttachment(t, ns, fmt.Sprintf("pod-%d", i), "192.0.2.53")
+		all.Go(func() {
+			for range rounds {
+				for _, err := range []error{w.client().Add(t.Context(), at), w.client().Check(t.Context(), at), w.client().Del(t.Context(), at)} {
+					if err != nil {
+						t.Errorf("%s: %v", at.ContainerID, err)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, ns := range namespaces {
+		agent.letsGo(t, ns)
+	}
+	if log := agent.end(t, unix.SIGTERM); strings.Contains(log, "level=WARN") {
+		t.Errorf("it complains: %s", log)
 	}
 }
 

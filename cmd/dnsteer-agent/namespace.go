@@ -23,11 +23,23 @@ func identify(f *os.File) (nsID, error) {
 	return nsID{uint64(st.Dev), st.Ino}, nil
 }
 
+// entrance lets a bounded number of threads into namespaces at once. With one for each
+// heart that beats, a node of many pods would have as many threads.
+type entrance chan struct{}
+
+// maxInside is more than the hearts that may hang without holding up the others, and
+// fewer than anybody would notice.
+const maxInside = 8
+
+func newEntrance() entrance { return make(entrance, maxInside) }
+
 // within runs f on a thread that is inside a network namespace: what it opens there
-// stays there, goroutines that it starts do not run there.
-func within(namespace *os.File, f func() error) error {
+// stays there, goroutines that it starts do not run there. f does not wait for long.
+func (e entrance) within(namespace *os.File, f func() error) error {
 	result := make(chan error, 1)
+	e <- struct{}{}
 	go func() {
+		defer func() { <-e }()
 		runtime.LockOSThread()
 		home, err := netns.Get()
 		if err != nil {

@@ -24,6 +24,7 @@ const pingTimeout = 3 * loader.HeartbeatInterval
 // scope is one namespace with its listeners and its resolver.
 type scope struct {
 	namespace *os.File
+	entrance  entrance
 	enrolment *loader.Enrolment
 	server    *resolver.Server
 	log       *slog.Logger
@@ -35,31 +36,33 @@ type scope struct {
 
 // newScope opens the listeners inside the namespace, serves them, and then enrols it. It
 // makes a descriptor of its own of the namespace.
-func newScope(d *loader.Datapath, namespace *os.File, dns *cnirpc.DNS, table *resolver.Table, log *slog.Logger) (*scope, error) {
+func (a *agent) newScope(namespace *os.File, dns *cnirpc.DNS, log *slog.Logger) (*scope, error) {
 	fd, err := unix.FcntlInt(namespace.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("keep network namespace: %w", err)
 	}
-	s := &scope{namespace: os.NewFile(uintptr(fd), namespace.Name()), log: log}
+	s := &scope{namespace: os.NewFile(uintptr(fd), namespace.Name()), entrance: a.entrance, log: log}
 	var listeners *loader.Listeners
-	err = within(s.namespace, func() error {
-		listeners, err = loader.Listen(d.Port())
+	err = s.within(func() error {
+		listeners, err = loader.Listen(a.datapath.Port())
 		return err
 	})
 	if err != nil {
 		_ = s.namespace.Close()
 		return nil, err
 	}
-	if s.enrolment, err = d.Attend(listeners); err != nil {
+	if s.enrolment, err = a.datapath.Attend(listeners); err != nil {
 		listeners.Close()
 		_ = s.namespace.Close()
 		return nil, err
 	}
-	if err := s.begin(dns, table); err != nil {
-		return nil, errors.Join(err, s.end(d.Port()))
+	if err := s.begin(dns, a.table); err != nil {
+		return nil, errors.Join(err, s.withdraw(), s.drain(a.datapath.Port()))
 	}
 	return s, nil
 }
+
+func (s *scope) within(f func() error) error { return s.entrance.within(s.namespace, f) }
 
 // begin serves first and enrols then: no query is steered to where nobody reads.
 func (s *scope) begin(dns *cnirpc.DNS, table *resolver.Table) error {
@@ -73,7 +76,7 @@ func (s *scope) begin(dns *cnirpc.DNS, table *resolver.Table) error {
 	if err := s.serve(); err != nil {
 		return err
 	}
-	err = within(s.namespace, func() error {
+	err = s.within(func() error {
 		return s.enrolment.Enrol(loader.Scope{
 			OwnerUID: loader.DefaultOwner, OwnerGID: loader.DefaultOwner,
 			PrimaryIPv4: conf.primary(netip.Addr.Is4), PrimaryIPv6: conf.primary(netip.Addr.Is6),
@@ -115,7 +118,7 @@ func (s *scope) beat(ctx context.Context) {
 	defer tick.Stop()
 	self := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), s.enrolment.Listeners.Port)
 	for {
-		err := within(s.namespace, func() error {
+		err := s.within(func() error {
 			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 			defer cancel()
 			if err := resolver.Ping(ctx, self); err != nil {
@@ -134,20 +137,25 @@ func (s *scope) beat(ctx context.Context) {
 	}
 }
 
-// end withdraws the scope, answers what has arrived, and lets go of the namespace.
-func (s *scope) end(port uint16) error {
-	var errs []error
+// withdraw ends the scope: from here on queries go to their nameserver.
+func (s *scope) withdraw() error {
 	if s.cancelBeat != nil {
 		s.cancelBeat()
 		<-s.beaten
 	}
-	errs = append(errs, s.enrolment.Withdraw())
+	return s.enrolment.Withdraw()
+}
+
+// drain answers what has arrived before, and lets go of the namespace. That takes some
+// 20 ms, or as long as an upstream does.
+func (s *scope) drain(port uint16) error {
+	var errs []error
 	if s.cancelServe != nil {
 		s.cancelServe()
 		errs = append(errs, <-s.served)
 	}
 	s.enrolment.Close()
-	errs = append(errs, within(s.namespace, func() error { return loader.RemoveTagRoute(port) }))
+	errs = append(errs, s.within(func() error { return loader.RemoveTagRoute(port) }))
 	_ = s.namespace.Close()
 	return errors.Join(errs...)
 }
