@@ -15,9 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func update() bool { return flag.Lookup("update").Value.String() == "true" }
-
-func init() { flag.Bool("update", false, "write the golden files") } //nolint:gochecknoinits // flags of tests are global
+var update = flag.Bool("update", false, "write the golden files")
 
 // Each file with what becomes of it. What was there before us is there after us.
 func TestGolden(t *testing.T) {
@@ -32,7 +30,7 @@ func TestGolden(t *testing.T) {
 				list += listExt
 			}
 			got := files(t, n)[list]
-			if update() {
+			if *update {
 				write(t, path+".golden", got)
 			}
 			if diff := cmp.Diff(read(t, path+".golden"), got); diff != "" {
@@ -84,7 +82,7 @@ func TestRemovePrior(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := files(t, n)["10-net.conflist"]
-			if update() {
+			if *update {
 				write(t, path+".removed", got)
 			}
 			if diff := cmp.Diff(read(t, path+".removed"), got); diff != "" {
