@@ -21,6 +21,12 @@ type Request struct {
 	edns *edns // nil without an OPT record
 	// verbatim requests leave as they are, but for the ID.
 	verbatim bool
+
+	// upstreams are whom to ask, and key is for what may be shared; the route
+	// stage sets both.
+	upstreams []netip.AddrPort
+	key       key
+	keyed     bool
 }
 
 // Response is what a stage of the chain answers. Its ID, the case of its

@@ -20,20 +20,14 @@ import (
 // one lost packet each way needs.
 const tries = 3
 
-// forwarder is the end of the chain: it asks upstreams.
+// forwarder is the end of the chain: it asks the upstreams of a request.
 type forwarder struct {
-	upstreams []netip.AddrPort
-	origin    func(netip.Addr) (netip.Addr, bool)
-	own       func(netip.AddrPort) bool // addresses at which we listen ourselves
-	timeout   time.Duration
-	resend    time.Duration
+	timeout time.Duration
+	resend  time.Duration
 }
 
 func (f *forwarder) Exchange(ctx context.Context, req *Request) (*Response, error) {
-	ups, err := f.route(req)
-	if err != nil {
-		return nil, err
-	}
+	ups := req.upstreams
 	// A transfer takes as long as it takes; its steps are bounded one by one.
 	if req.TCP && isTransfer(req.msg.qtype) {
 		return f.transfer(ctx, req, ups)
@@ -45,26 +39,6 @@ func (f *forwarder) Exchange(ctx context.Context, req *Request) (*Response, erro
 		r.running.Wait()
 	}()
 	return r.run(ctx)
-}
-
-// route says whom to ask.
-func (f *forwarder) route(req *Request) ([]netip.AddrPort, error) {
-	ups := f.upstreams
-	if len(ups) == 0 {
-		meant, ok := originOf(f.origin, req.Local)
-		if !ok {
-			return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeNoReachableAuthority,
-				text: fmt.Sprintf("no upstream for queries at %s", req.Local)}
-		}
-		ups = []netip.AddrPort{netip.AddrPortFrom(meant, 53)}
-	}
-	for _, up := range ups {
-		if f.own(up) {
-			return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeOther,
-				text: fmt.Sprintf("upstream %s is this resolver itself", up)}
-		}
-	}
-	return ups, nil
 }
 
 // race is one query on its way to one or more upstreams. Earlier tries go on

@@ -20,6 +20,7 @@ type Server struct {
 	table  atomic.Pointer[Table]
 	search atomic.Pointer[suffixes]
 	listen atomic.Pointer[[]netip.AddrPort]
+	router *router
 	chain  Exchanger
 	drain  time.Duration // bounds the answers after the end
 	// turns bounds the goroutines that work on a query. There are more than
@@ -37,21 +38,23 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived), drain: drainTimeout}
 	s.listen.Store(new([]netip.AddrPort))
+	s.router = &router{upstreams: cfg.Upstreams, origin: cfg.Origin, own: s.isOwn}
 	s.SetTable(nil)
 	s.SetSearch(cfg.Search)
-	s.chain = s.newChain()
+	s.chain = s.newChain(&forwarder{timeout: cfg.Timeout, resend: cfg.Resend})
 	return s, nil
 }
 
-// newChain answers in this order: the name table, a limit, the upstreams. The cache
-// will stand between the first two.
-func (s *Server) newChain() Exchanger {
-	return chain(
-		&forwarder{upstreams: s.cfg.Upstreams, origin: s.cfg.Origin, own: s.isOwn, timeout: s.cfg.Timeout, resend: s.cfg.Resend},
+// newChain answers in this order: the name table, whoever end asks. The limit counts
+// those who wait, whether or not they wait for the same answer.
+func (s *Server) newChain(end Exchanger) Exchanger {
+	return chain(end,
 		func(next Exchanger) Exchanger {
 			return &tableStage{table: s.table.Load, search: func() suffixes { return *s.search.Load() }, next: next}
 		},
+		s.router.stage,
 		limit(s.cfg.MaxForwards),
+		join,
 	)
 }
 

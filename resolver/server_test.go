@@ -131,7 +131,7 @@ func TestAnswersFromTheAddressAsked(t *testing.T) {
 // The local address says which nameserver was meant; without Upstreams it is asked.
 func TestOrigin(t *testing.T) {
 	tag, other := netip.MustParseAddr("127.53.0.7"), netip.MustParseAddr("127.53.0.8")
-	f := &forwarder{
+	f := &router{
 		origin: func(local netip.Addr) (netip.Addr, bool) {
 			return netip.MustParseAddr("192.0.2.7"), local == tag
 		},

@@ -161,7 +161,9 @@ func TestConnectionLimit(t *testing.T) {
 	if _, err := readFrame(oldest); err == nil {
 		t.Error("the idle connection is still there")
 	}
-	send(t, newest, pack(t, query("a.example.org", dns.TypeA)))
+	another := query("a.example.org", dns.TypeA)
+	another.CheckingDisabled = true // identical questions would join
+	send(t, newest, pack(t, another))
 	<-arrived
 	refused := connect(t, "tcp", addr)
 	if _, err := readFrame(refused); err == nil {
