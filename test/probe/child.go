@@ -96,6 +96,9 @@ type Child struct {
 func Start(tb testing.TB, opts Options) *Child {
 	tb.Helper()
 	child := testenv.Command(tb, childRole)
+	// The runtime preempts by signal, and a call with a timeout is then EINTR: a
+	// result of Go, not of the datapath.
+	child.Env = append(child.Env, "GODEBUG=asyncpreemptoff=1")
 	c := &Child{stderr: new(strings.Builder)}
 	child.Stderr = c.stderr
 	stdin, err := child.StdinPipe()
