@@ -110,8 +110,9 @@ func Expect(mode string) Result {
 func Tell(tb testing.TB, interceptor Interceptor) Result {
 	tb.Helper()
 	w := NewWorld(tb)
+	w.confinePorts(tb)
 	if !interceptor.OwnResolver() {
-		w.startProxy(tb)
+		w.StartProxy(tb)
 	}
 	interceptor.Install(tb, w)
 

@@ -67,7 +67,6 @@ func NewWorld(tb testing.TB) *World {
 		Proxy:      netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), proxyPort),
 		Hosts:      fmt.Sprintf("%s %s\n", tableAddr, strings.TrimSuffix(TableName, ".")),
 	}
-	w.confinePorts(tb)
 	w.upstream = testenv.Nameserver(tb, server, w.Nameserver, dns.HandlerFunc(answerLocal))
 	return w
 }
@@ -104,9 +103,9 @@ func addressRecord(name string, addr netip.Addr) dns.RR {
 	}
 }
 
-// startProxy runs the stand-in for a mesh sidecar's resolver, and returns when it
+// StartProxy runs the stand-in for a mesh sidecar's resolver, and returns when it
 // listens.
-func (w *World) startProxy(tb testing.TB) {
+func (w *World) StartProxy(tb testing.TB) {
 	tb.Helper()
 	cmd := testenv.Command(tb, roleProxy, w.Proxy.String(), w.Nameserver.String())
 	cmd.SysProcAttr = &syscall.SysProcAttr{
