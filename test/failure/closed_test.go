@@ -35,7 +35,7 @@ func TestFailClosed(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
 			service := w.run(t, "--fail-closed")
-			load := w.load(t, 200*time.Millisecond, Unconnected, PerQuery, TCP)
+			load := w.load(t, shortPatience, Unconnected, PerQuery, TCP)
 			load.await("answered by the resolver", by(byTable, 0))
 			gone, mend := tc.breakIt(t, service)
 			load.awaitMany("refused", 10, func(q query) bool { return q.Start >= gone && refused(q) })

@@ -15,6 +15,9 @@ const (
 	shortPatience = 2 * time.Second
 	// hangLimit is the age of the last heartbeat from which on a resolver is passed by.
 	hangLimit = 2 * time.Second
+	// backLimit is how soon a killed resolver is back: within a tenth of a second on an
+	// idle machine, within one if it is busy. Tests of other packages starve us for more.
+	backLimit = 3 * time.Second
 	// settling is for errors that a socket learns of late: one of each socket.
 	settling = 100 * time.Millisecond
 )
@@ -38,8 +41,8 @@ func TestResolverKilled(t *testing.T) {
 	assertAnswered(t, after)
 	back := firstEnd(append(after, since(queries, dead)...), by(byTable, dead)) - dead
 	t.Logf("dead %v after the signal, steered again %v later", dead-before, back)
-	if back > time.Second {
-		t.Errorf("steered again after %v, want one second at most", back)
+	if back > backLimit {
+		t.Errorf("steered again after %v, want %v at most", back, backLimit)
 	}
 	dnsteer.AssertGone(t, w.place, w.bpffs)
 }
@@ -97,7 +100,7 @@ func TestResolverKilledConnected(t *testing.T) {
 func TestResolverHung(t *testing.T) {
 	w := newWorld(t)
 	service := w.run(t)
-	load := w.load(t, 200*time.Millisecond, Unconnected, PerQuery, TCP)
+	load := w.load(t, shortPatience, Unconnected, PerQuery, TCP)
 	load.await("answered by the resolver", by(byTable, 0))
 	resume := pause(t, service.Worker())
 	hung := now() + hangLimit

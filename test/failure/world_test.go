@@ -35,12 +35,13 @@ const (
 )
 
 var (
-	// nameservers are asked by every load: those of resolv.conf, and one that is not
-	// there and thus has a tag.
+	// nameservers are asked by every load: those of resolv.conf, and those that are not
+	// there and thus have tags.
 	nameservers = []netip.AddrPort{
 		netip.MustParseAddrPort("192.0.2.53:53"),
 		netip.MustParseAddrPort("[2001:db8::53]:53"),
 		netip.MustParseAddrPort("192.0.2.54:53"),
+		netip.MustParseAddrPort("[2001:db8::54]:53"),
 	}
 
 	// Who answers for tableName: the table, or a nameserver.
