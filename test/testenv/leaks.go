@@ -29,7 +29,7 @@ type inventory struct {
 
 func takeInventory(runDir string) (*inventory, error) {
 	mounted, errMounts := watchedMounts()
-	pins, errPins := pinned(runDir)
+	pins, errPins := pinned()
 	fds, errFDs := descriptors()
 	return &inventory{runDir, mounted, pins, fds, goleak.IgnoreCurrent()}, errors.Join(errMounts, errPins, errFDs)
 }
@@ -86,7 +86,7 @@ func leakedCgroups() error {
 }
 
 func (before *inventory) leakedPins() error {
-	pins, err := pinned(before.runDir)
+	pins, err := pinned()
 	if err != nil {
 		return err
 	}
@@ -158,14 +158,15 @@ func watchedMounts() (map[string]bool, error) {
 
 // pinned lists dnsteer's state directories on all BPF file systems but those of test
 // runs: another run's are its own affair, and one left in ours is a leaked mount.
-func pinned(runDir string) (map[string]bool, error) {
+func pinned() (map[string]bool, error) {
 	all, err := mounts()
 	if err != nil {
 		return nil, err
 	}
 	pins := map[string]bool{}
 	for _, m := range all {
-		if m.fsType != "bpf" || strings.HasPrefix(m.point, filepath.Join(filepath.Dir(runDir), runPrefix)) {
+		// A run within a run has its directory in the other's.
+		if m.fsType != "bpf" || strings.Contains(m.point, "/"+runPrefix) {
 			continue
 		}
 		dirs, err := filepath.Glob(filepath.Join(m.point, "dnsteer*", "*"))
