@@ -36,6 +36,9 @@ type Config struct {
 	Resend time.Duration
 	// MaxForwards bounds the queries that wait for an upstream; zero means 4096.
 	MaxForwards int
+	// CacheBytes bounds the memory for answers; zero means 16 MiB, a negative
+	// number that nothing is kept.
+	CacheBytes int
 	// MaxConns bounds the TCP connections of each Serve; zero means 256.
 	MaxConns int
 }
@@ -51,6 +54,8 @@ const (
 	// descriptors after three tries each.
 	maxForwards = 4096
 	maxConns    = 256
+	// cacheBytes holds some twenty thousand answers.
+	cacheBytes = 16 << 20
 	// shortLived are the turns beyond maxForwards: for queries that wait for
 	// nobody, so that a silent upstream never stops the table.
 	shortLived = 256
@@ -74,6 +79,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Resend = cmp.Or(c.Resend, resend)
 	c.MaxForwards = cmp.Or(c.MaxForwards, maxForwards)
 	c.MaxConns = cmp.Or(c.MaxConns, maxConns)
+	c.CacheBytes = cmp.Or(c.CacheBytes, cacheBytes)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

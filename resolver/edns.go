@@ -79,8 +79,12 @@ func (e *edns) appendTo(wire []byte) []byte {
 const optFixed = 11
 
 func (e *edns) len() int {
-	n := optFixed
-	for _, o := range e.options {
+	return optFixed + optionsLen(e.options)
+}
+
+func optionsLen(options []option) int {
+	n := 0
+	for _, o := range options {
 		n += 4 + len(o.data)
 	}
 	return n
@@ -119,7 +123,7 @@ func isHopByHop(code uint16) bool {
 // over UDP is ignored (RFC 7828 section 3.2.1), so its length is no matter there.
 func (e *edns) check(tcp bool) error {
 	if e.version > 0 {
-		return &failure{rcode: dns.RcodeBadVers, ede: noEDE, text: "EDNS version above 0"}
+		return &failure{rcode: dns.RcodeBadVers, ede: dns.ExtendedErrorCodeNotSupported, text: "EDNS version above 0"}
 	}
 	if o, ok := e.option(dns.EDNS0COOKIE); ok {
 		if n := len(o.data); n != 8 && (n < 16 || n > 40) {

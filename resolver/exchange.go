@@ -36,6 +36,9 @@ type Response struct {
 	msg *message
 	// origin says in words where the answer came from.
 	origin string
+	// upstream gave it, over TCP or not; invalid for answers of our own.
+	upstream netip.AddrPort
+	tcp      bool
 	// rest is set when more messages follow (a zone transfer).
 	rest *transfer
 }

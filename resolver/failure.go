@@ -14,10 +14,15 @@ type failure struct {
 	rcode uint16 // 12 bits; above 15 needs an OPT record
 	ede   uint16 // noEDE for none
 	text  string
+	// remarks are more extended errors.
+	remarks []option
+	// upstream failures are about the question and worth to be remembered
+	// (RFC 9520); others are about the client, or about us at this moment.
+	upstream bool
 }
 
-// noEDE marks a failure whose rcode says everything. IANA has the numbers from
-// 49152 for private use; this one never reaches a wire.
+// noEDE marks a failure with whose words others have said why, in remarks. IANA has
+// the numbers from 49152 for private use; this one never reaches a wire.
 const noEDE = 0xffff
 
 // errDrop says that silence is the right answer.
@@ -37,5 +42,5 @@ func asFailure(err error) *failure {
 }
 
 func formErr(text string) *failure {
-	return &failure{rcode: dns.RcodeFormatError, ede: noEDE, text: text}
+	return &failure{rcode: dns.RcodeFormatError, ede: dns.ExtendedErrorCodeOther, text: text}
 }

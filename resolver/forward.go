@@ -138,7 +138,7 @@ func (r *race) end() (*Response, error) {
 			ede = dns.ExtendedErrorCodeNoReachableAuthority
 		}
 	}
-	return nil, &failure{rcode: dns.RcodeServerFailure, ede: ede, text: strings.Join(words, "; ")}
+	return nil, &failure{rcode: dns.RcodeServerFailure, ede: ede, text: strings.Join(words, "; "), upstream: true}
 }
 
 // account says in words what became of the tries at upstream i.
@@ -173,7 +173,8 @@ func isTimeout(err error) bool {
 }
 
 func (a *attempt) response() *Response {
-	return &Response{msg: a.reply, origin: fmt.Sprintf("upstream %s over %s in %s", a.upstream, a.network, brief(a.took))}
+	return &Response{msg: a.reply, upstream: a.upstream, tcp: a.network == "tcp",
+		origin: fmt.Sprintf("upstream %s over %s in %s", a.upstream, a.network, brief(a.took))}
 }
 
 // brief rounds a duration to what people read.

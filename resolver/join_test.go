@@ -98,7 +98,7 @@ func askServer(tb testing.TB, s *Server, in packet) *dns.Msg {
 func TestJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		end := &oracle{tb: t, takes: time.Second, answer: says(t, nil, bigTXT(3)...)}
-		s := before(t, Config{}, end)
+		s := before(t, Config{CacheBytes: -1}, end)
 		queries := []*dns.Msg{
 			withEDNS(query("a.example.org", dns.TypeTXT), 1232),
 			withEDNS(query("A.EXAMPLE.org", dns.TypeTXT), 600),
@@ -185,7 +185,7 @@ func private() map[string]*dns.Msg {
 func TestJoinKeepsApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		end := &oracle{tb: t, takes: time.Second, answer: func(*Request) (*Response, error) { return nil, errors.New("no answer") }}
-		s := before(t, Config{}, end)
+		s := before(t, Config{CacheBytes: -1}, end)
 		var clients sync.WaitGroup
 		want := 0
 		launch := func(in packet) {
@@ -219,7 +219,7 @@ func TestJoinKeepsApart(t *testing.T) {
 func TestJoinOutlivesTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		end := &oracle{tb: t, takes: 2 * time.Second, answer: says(t, nil, good)}
-		s := before(t, Config{}, end)
+		s := before(t, Config{CacheBytes: -1}, end)
 		req, err := newRequest(packetOf(t, query("a.example.org", dns.TypeA)))
 		if err != nil {
 			t.Fatal(err)
@@ -272,7 +272,7 @@ func fmtErr(err error) string {
 func TestJoinByOrigin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		end := &oracle{tb: t, takes: time.Second, answer: says(t, nil, good)}
-		s := before(t, Config{Origin: func(local netip.Addr) (netip.Addr, bool) { return local.Next(), true }}, end)
+		s := before(t, Config{CacheBytes: -1, Origin: func(local netip.Addr) (netip.Addr, bool) { return local.Next(), true }}, end)
 		var clients sync.WaitGroup
 		for _, local := range []string{"127.53.0.1", "127.53.0.2", "127.53.0.1"} {
 			in := packetOf(t, query("a.example.org", dns.TypeA))

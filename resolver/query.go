@@ -20,9 +20,10 @@ type Answer struct {
 	Authority  []string
 	Additional []string
 	// Origin says where the answer came from, if a dnsteer resolver gave it:
-	// "table names.yaml:12", "upstream 192.0.2.53:53 over udp in 3ms".
+	// "table names.yaml:12", "upstream 192.0.2.53:53 over udp in 3ms", "cache, 12s
+	// after upstream 192.0.2.53:53".
 	Origin string
-	// Error is the extended error, "No Reachable Authority: upstream …".
+	// Error is the extended error, or several, "No Reachable Authority: upstream …".
 	Error string
 	// Network is what brought it: udp, or tcp when asked for or after truncation.
 	Network string
@@ -137,10 +138,14 @@ func (a *Answer) option(o dns.EDNS0) {
 			a.Origin = string(o.Data)
 		}
 	case *dns.EDNS0_EDE:
-		a.Error = dns.ExtendedErrorCodeToString[o.InfoCode]
+		text := dns.ExtendedErrorCodeToString[o.InfoCode]
 		if o.ExtraText != "" {
-			a.Error += ": " + o.ExtraText
+			text += ": " + o.ExtraText
 		}
+		if a.Error != "" {
+			text = a.Error + "; " + text
+		}
+		a.Error = text
 	}
 }
 

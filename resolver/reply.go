@@ -175,6 +175,7 @@ func failed(req *Request, f *failure) *message {
 	if f.ede != noEDE {
 		opt.options = []option{extendedError(f.ede, f.text)}
 	}
+	opt.options = append(opt.options, f.remarks...)
 	m.addOPT(opt)
 	return m
 }

@@ -21,6 +21,7 @@ type Server struct {
 	search atomic.Pointer[suffixes]
 	listen atomic.Pointer[[]netip.AddrPort]
 	router *router
+	cache  *cache // nil if it is off
 	chain  Exchanger
 	drain  time.Duration // bounds the answers after the end
 	// turns bounds the goroutines that work on a query. There are more than
@@ -39,32 +40,45 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived), drain: drainTimeout}
 	s.listen.Store(new([]netip.AddrPort))
 	s.router = &router{upstreams: cfg.Upstreams, origin: cfg.Origin, own: s.isOwn}
+	if cfg.CacheBytes > 0 {
+		s.cache = newCache(cfg.CacheBytes)
+	}
 	s.SetTable(nil)
 	s.SetSearch(cfg.Search)
 	s.chain = s.newChain(&forwarder{timeout: cfg.Timeout, resend: cfg.Resend})
 	return s, nil
 }
 
-// newChain answers in this order: the name table, whoever end asks. The limit counts
-// those who wait, whether or not they wait for the same answer.
+// newChain answers in this order: the name table, the cache, whoever end asks. The
+// limit counts those who wait, whether or not they wait for the same answer.
 func (s *Server) newChain(end Exchanger) Exchanger {
+	lookup, fill := s.cache.lookup, s.cache.fill
+	if s.cache == nil {
+		lookup, fill = none, none
+	}
 	return chain(end,
 		func(next Exchanger) Exchanger {
 			return &tableStage{table: s.table.Load, search: func() suffixes { return *s.search.Load() }, next: next}
 		},
 		s.router.stage,
+		lookup,
 		limit(s.cfg.MaxForwards),
 		join,
+		fill,
 	)
 }
 
+// none is the stage that is not there.
+func none(next Exchanger) Exchanger { return next }
+
 // SetTable replaces the name table at once; queries under way finish with the one
-// they began with. Nil is the empty table.
+// they began with. The cache forgets what it holds at and below names that are not
+// the same in both. Nil is the empty table.
 func (s *Server) SetTable(t *Table) {
 	if t == nil {
 		t = &Table{}
 	}
-	s.table.Store(t)
+	s.purge(s.table.Swap(t), t)
 }
 
 // SetSearch replaces the search list. A suffix that is no name is logged and left
@@ -145,7 +159,7 @@ func newRequest(in packet) (*Request, error) {
 	if m.opcode() == opcodeDSO {
 		// A session with us, which we do not offer (RFC 8490 section 5.1.1). What
 		// stands behind its header are no records.
-		return req, &failure{rcode: dns.RcodeNotImplemented, ede: noEDE, text: "DNS stateful operations are not served"}
+		return req, &failure{rcode: dns.RcodeNotImplemented, ede: dns.ExtendedErrorCodeNotSupported, text: "DNS stateful operations are not served"}
 	}
 	if len(m.wire) != len(in.wire) {
 		return req, formErr(errTrailing.Error())
@@ -170,7 +184,7 @@ func (r *Request) checkOpcode() error {
 		return formErr("not one question") // RFC 9619
 	case isPing(m.wire):
 		// Only the loop of a UDP socket answers it, see ping.go.
-		return &failure{rcode: dns.RcodeRefused, ede: noEDE, text: "ping is answered over UDP"}
+		return &failure{rcode: dns.RcodeRefused, ede: dns.ExtendedErrorCodeNotSupported, text: "ping is answered over UDP"}
 	}
 	return nil
 }

@@ -312,6 +312,29 @@ func TestPingIsNotFooled(t *testing.T) {
 	}
 }
 
+// Whatever goes wrong here, the answer says why: RFC 8914 section 2.
+func TestEveryFailureSaysWhy(t *testing.T) {
+	_, addr := start(t, Config{})
+	for name, tc := range map[string]struct {
+		m     *dns.Msg
+		rcode int
+		want  string
+	}{
+		"nobody to ask": {withEDNS(query("a.example.org", dns.TypeA), 1232), dns.RcodeServerFailure, "22 no upstream for queries at 127.0.0.1"},
+		"cookie": {withEDNS(query("a.example.org", dns.TypeA), 1232, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "01"}),
+			dns.RcodeFormatError, "0 cookie of a wrong length"},
+		"version": {func() *dns.Msg {
+			m := withEDNS(query("a.example.org", dns.TypeA), 1232)
+			m.IsEdns0().SetVersion(1)
+			return m
+		}(), dns.RcodeBadVers, "21 EDNS version above 0"},
+	} {
+		if got := exchange(t, "udp", addr, tc.m); got.Rcode != tc.rcode || fmtEDE(got) != tc.want {
+			t.Errorf("%s: %s %q, want %q", name, dns.RcodeToString[got.Rcode], fmtEDE(got), tc.want)
+		}
+	}
+}
+
 func TestMalformedKeepsTheID(t *testing.T) {
 	got := malformed(raw(t, "beef 0110 0001 0000 0000 0000"))
 	if want := raw(t, "beef 8111 0000 0000 0000 0000"); !bytes.Equal(got, want) {

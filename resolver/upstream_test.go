@@ -15,14 +15,14 @@ import (
 	"github.com/miekg/dns"
 )
 
-// quick resends soon and waits long enough for a busy machine.
+// quick resends soon, waits long enough for a busy machine, and keeps nothing.
 func quick(ups ...netip.AddrPort) Config {
-	return Config{Upstreams: ups, Resend: 50 * time.Millisecond, Timeout: patience}
+	return Config{Upstreams: ups, Resend: 50 * time.Millisecond, Timeout: patience, CacheBytes: -1}
 }
 
 // hasty is for tests that want to see a failure.
 func hasty(ups ...netip.AddrPort) Config {
-	return Config{Upstreams: ups, Resend: 50 * time.Millisecond, Timeout: 600 * time.Millisecond}
+	return Config{Upstreams: ups, Resend: 50 * time.Millisecond, Timeout: 600 * time.Millisecond, CacheBytes: -1}
 }
 
 // closedPort is an address where nobody listens.

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// shardCount bounds how often two queries wait for one lock.
+	shardCount = 16
+	// clientLots and upstreamLots divide each shard by who caused an entry and who
+	// is asked. 16 of each are few enough to look through at every eviction.
+	clientLots, upstreamLots = 16, 16
+	// overhead is what an entry costs beside its octets: two structs, the place in
+	// the map, and slices (TestCacheMemory).
+	overhead = 512
+	// maxShare of a shard is what one answer may take.
+	maxShare = 8
+)
+
+// cache is a bounded set of answers. It knows memory, not DNS; caching.go does.
+//
+// When it is full, the client that holds most gives an entry away, of the upstream
+// of which that client holds most: nobody can take what others use. Among these
+// entries it is the oldest one that nobody asked for since the last look (SIEVE,
+// NSDI 2024): names that were asked for once make no room by pushing out those in
+// use.
+type cache struct {
+	seed   maphash.Seed
+	limit  int // octets of a shard
+	shards [shardCount]shard
+	// epoch counts the changes of the table. What was asked before one is not
+	// kept after it.
+	epoch atomic.Uint64
+}
+
+// newCache makes a cache for so many octets.
+func newCache(octets int) *cache {
+	c := &cache{seed: maphash.MakeSeed(), limit: octets / shardCount}
+	for i := range c.shards {
+		c.shards[i].entries = make(map[key]*cached)
+	}
+	return c
+}
+
+type shard struct {
+	mu      sync.RWMutex // guards all below, and the fields of each entry
+	entries map[key]*cached
+	lots    [clientLots]struct {
+		octets    int
+		upstreams [upstreamLots]sieve
+	}
+	octets int
+}
+
+// cached is one entry of a cache: an answer, and what went wrong since.
+type cached struct {
+	key    key
+	answer *kept
+	fault  *fault
+
+	client, upstream uint8 // its lot
+	octets           int
+	newer, older     *cached
+	visited          atomic.Bool
+}
+
+// find returns what is kept under a key.
+func (c *cache) find(k key) (*kept, *fault) {
+	s := c.shard(k.name)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e, ok := s.entries[k]
+	if !ok {
+		return nil, nil
+	}
+	if !e.visited.Load() {
+		e.visited.Store(true)
+	}
+	return e.answer, e.fault
+}
+
+func (c *cache) shard(name wireName) *shard {
+	return &c.shards[maphash.String(c.seed, string(name))%shardCount]
+}
+
+// put replaces what is kept under a key.
+func (c *cache) put(k key, client netip.Addr, epoch uint64, answer *kept, fault *fault) {
+	e := &cached{key: k, answer: answer, fault: fault, octets: overhead + len(k.name),
+		client:   uint8(maphash.Comparable(c.seed, client) % clientLots),
+		upstream: uint8(maphash.Comparable(c.seed, k.set) % upstreamLots)}
+	e.octets += answer.size() + fault.size()
+	if e.octets > c.limit/maxShare {
+		return
+	}
+	s := c.shard(k.name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// The epoch moves before the shards are looked through.
+	if c.epoch.Load() != epoch {
+		return
+	}
+	if old, ok := s.entries[k]; ok {
+		e.visited.Store(old.visited.Load())
+		s.remove(old)
+	}
+	s.add(e)
+	for s.octets > c.limit {
+		s.evict()
+	}
+}
+
+// purge forgets the keys that gone says, also those that are on their way.
+func (c *cache) purge(gone func(key) bool) {
+	c.epoch.Add(1)
+	for i := range c.shards {
+		c.shards[i].purge(gone)
+	}
+}
+
+func (s *shard) purge(gone func(key) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, e := range s.entries {
+		if gone(k) {
+			s.remove(e)
+		}
+	}
+}
+
+func (s *shard) add(e *cached) {
+	s.entries[e.key] = e
+	s.octets += e.octets
+	s.lots[e.client].octets += e.octets
+	s.lots[e.client].upstreams[e.upstream].add(e)
+}
+
+func (s *shard) remove(e *cached) {
+	delete(s.entries, e.key)
+	s.octets -= e.octets
+	s.lots[e.client].octets -= e.octets
+	s.lots[e.client].upstreams[e.upstream].remove(e)
+}
+
+// evict makes whoever holds most give something away.
+func (s *shard) evict() {
+	client := &s.lots[0]
+	for i := range s.lots {
+		if s.lots[i].octets > client.octets {
+			client = &s.lots[i]
+		}
+	}
+	most := &client.upstreams[0]
+	for i := range client.upstreams {
+		if client.upstreams[i].octets > most.octets {
+			most = &client.upstreams[i]
+		}
+	}
+	s.remove(most.victim())
+}
