@@ -23,6 +23,7 @@ type Datapath struct {
 
 	mu          sync.Mutex    // guards what follows
 	attachments []*attachment // in the order of hooks
+	use         *os.File      // holds the lock of Use; nil without
 }
 
 // Load loads the programs, attaches them to the cgroup and, if opts names a BPF
@@ -157,4 +158,8 @@ func (d *Datapath) Close() {
 		_ = m.Close()
 	}
 	_ = d.cgroup.Close()
+	if d.use != nil {
+		_ = d.use.Close()
+		d.use = nil
+	}
 }

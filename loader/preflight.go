@@ -176,7 +176,7 @@ func checkPort(opts Options) Finding {
 				continue
 			}
 			f.Have, f.Severity = fmt.Sprintf("%s %s is taken", table, s.local), Warning
-			f.Remedy = "a resolver of ours, or one that is to be used: nothing to do; else choose another port (-port), or end who has it: ss -lnp 'sport = :" +
+			f.Remedy = "a resolver of ours, or one that is to be used: nothing to do; else choose another port (--port), or end who has it: ss -lnp 'sport = :" +
 				strconv.Itoa(int(opts.port())) + "'"
 			return f
 		}

@@ -41,8 +41,13 @@ type response struct {
 	Refused  bool     `json:"refused,omitempty"`  // the kernel wants a capability for BPF maps
 }
 
-// controlTimeout bounds one request. Parsing a million names takes some seconds.
-const controlTimeout = 20 * time.Second
+const (
+	// controlTimeout bounds one request. Parsing a million names takes some seconds.
+	controlTimeout = 20 * time.Second
+	// endTimeout bounds those that need no work: a resolver that hangs is killed sooner
+	// than a service manager would kill us.
+	endTimeout = 2 * time.Second
+)
 
 // control is the privileged side's end.
 type control struct {
@@ -69,7 +74,11 @@ func newControl() (*control, *os.File, error) {
 
 // call is not safe for concurrent use.
 func (c *control) call(r request) (response, error) {
-	_ = c.conn.SetDeadline(time.Now().Add(controlTimeout))
+	timeout := controlTimeout
+	if r.Do == doBeat || r.Do == doWithdraw {
+		timeout = endTimeout
+	}
+	_ = c.conn.SetDeadline(time.Now().Add(timeout))
 	if err := c.encoder.Encode(r); err != nil {
 		return response{}, fmt.Errorf("tell the resolver to %s: %w", r.Do, err)
 	}

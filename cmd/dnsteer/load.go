@@ -91,9 +91,20 @@ func upgradeCommand(_ context.Context, e env, args []string) error {
 }
 
 func unloadCommand(_ context.Context, e env, args []string) error {
-	o, err := options(e, "unload", args, nil)
+	var force bool
+	o, err := options(e, "unload", args, func(fs *flag.FlagSet) {
+		fs.BoolVar(&force, "force", false, "unload although a 'dnsteer run' uses it; queries then go to their nameserver")
+	})
 	if err != nil {
 		return err
+	}
+	used, err := loader.InUse(o)
+	if err != nil {
+		return err
+	}
+	if used && !force {
+		return withHint(fmt.Errorf("unload from %s: a 'dnsteer run' uses the datapath", o.Cgroup),
+			"end that first (SIGTERM): it unloads by itself; or use --force")
 	}
 	err = loader.Unload(o, unloadLinger)
 	if errors.Is(err, loader.ErrNotLoaded) {

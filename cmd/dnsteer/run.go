@@ -26,6 +26,7 @@ type service struct {
 	opts    loader.Options
 	foreign bool // --resolver=none: somebody else's resolver
 	keep    bool
+	adopted bool // the datapath was there before us
 }
 
 func runCommand(ctx context.Context, e env, args []string) error {
@@ -65,17 +66,50 @@ func (s *service) run(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
 	defer signal.Stop(hup)
+	// The listeners come first: of two that start in one namespace, one gets no further,
+	// and has touched nothing of the other's.
+	var listeners *loader.Listeners
+	if !s.foreign {
+		var err error
+		if listeners, err = s.listenPatiently(s.opts.Port); err != nil {
+			return err
+		}
+	}
 	if err := s.loadOrAdopt(); err != nil {
+		if listeners != nil {
+			listeners.Close()
+			err = keep(err, loader.RemoveTagRoute(s.opts.Port))
+		}
 		return err
 	}
 	defer s.datapath.Close()
-	err := s.serve(ctx, hup)
+	err := s.serve(ctx, hup, listeners)
+	if err != nil && s.adopted {
+		s.keep = true // as it was before we failed to start
+	}
 	return keep(err, s.end())
 }
 
 // loadOrAdopt loads the datapath, or adopts the one that is there with this version's
-// programs: what a run that was killed, or 'dnsteer load', left.
+// programs: that of a run in another namespace, or what one that was killed, or 'dnsteer
+// load', left.
 func (s *service) loadOrAdopt() error {
+	for {
+		err := s.tryLoadOrAdopt()
+		if err == nil {
+			err = s.datapath.Use()
+			if err == nil {
+				return nil
+			}
+			s.datapath.Close()
+		}
+		if !errors.Is(err, loader.ErrNotLoaded) { // unloaded in between
+			return err
+		}
+	}
+}
+
+func (s *service) tryLoadOrAdopt() error {
 	var err error
 	s.datapath, err = loader.Load(s.opts)
 	if !errors.Is(err, loader.ErrLoaded) {
@@ -92,13 +126,18 @@ func (s *service) loadOrAdopt() error {
 		s.datapath.Close()
 		return withHint(err, fmt.Sprintf("use --port %d, or run 'dnsteer unload' first", s.datapath.Port()))
 	}
+	s.adopted = true
 	s.say("adopted the datapath that was loaded for %s", s.opts.Cgroup)
 	return nil
 }
 
 // serve runs until ctx ends, or until the first start of the resolver fails.
-func (s *service) serve(ctx context.Context, hup <-chan os.Signal) error {
-	if err := s.begin(); err != nil {
+func (s *service) serve(ctx context.Context, hup <-chan os.Signal, listeners *loader.Listeners) error {
+	begin := s.enrolForeign
+	if listeners != nil {
+		begin = func() error { return s.start(listeners) }
+	}
+	if err := begin(); err != nil {
 		return err
 	}
 	moved, err := s.datapath.Resteer()
@@ -115,27 +154,39 @@ func (s *service) serve(ctx context.Context, hup <-chan os.Signal) error {
 		s.say("warning: tell the service manager: %v", err)
 	}
 	go s.watch(ctx)
-	s.supervise(ctx, hup, s.begin)
+	s.supervise(ctx, hup, func() error { return s.startOn(s.datapath.Port()) })
 	return nil
 }
 
-// begin enrols this namespace.
-func (s *service) begin() error {
-	if s.foreign {
-		cookie, err := loader.NamespaceCookie()
-		if err != nil {
-			return err
-		}
-		scope := loader.Scope{
-			OwnerUID: loader.DefaultOwner, OwnerGID: loader.DefaultOwner,
-			Untagged: true, FailClosed: s.settings.failClosed,
-		}
-		return s.datapath.EnrolNamespace(cookie, scope, true)
+// enrolForeign enrols this namespace for whoever listens on the target.
+func (s *service) enrolForeign() error {
+	cookie, err := loader.NamespaceCookie()
+	if err != nil {
+		return err
 	}
-	return s.startOn(s.datapath.Port())
+	if free(s.datapath.Port()) {
+		s.say("warning: nobody listens on 127.0.0.1:%d yet; until somebody does, queries go to their nameserver", s.datapath.Port())
+	}
+	scope := loader.Scope{
+		OwnerUID: loader.DefaultOwner, OwnerGID: loader.DefaultOwner,
+		Untagged: true, FailClosed: s.settings.failClosed,
+	}
+	return s.datapath.EnrolNamespace(cookie, scope, true)
 }
 
-// end withdraws the scope, and unloads what run loaded or adopted unless it is to stay.
+// free tells whether nobody has the port. Binding it would keep a resolver from it that
+// is just starting, so it looks only.
+func free(port uint16) bool {
+	for _, f := range loader.Preflight(loader.Options{Port: port}) {
+		if f.Check == "port" {
+			return f.Severity == loader.OK
+		}
+	}
+	return false
+}
+
+// end withdraws the scope, and unloads the datapath unless it is to stay or another run
+// uses it for a namespace of its own.
 func (s *service) end() error {
 	var errs []error
 	if cookie, err := loader.NamespaceCookie(); err == nil && (s.foreign || s.settings.failClosed) {
@@ -146,12 +197,14 @@ func (s *service) end() error {
 			s.kill() // its sockets close, which withdraws too
 		}
 	}
-	if s.keep {
+	if s.keep || !s.datapath.LastUser() {
 		_, err := s.datapath.Return()
 		errs = append(errs, err)
 	} else {
 		s.say("unloading")
-		errs = append(errs, s.datapath.Unload(unloadLinger))
+		if err := s.datapath.Unload(unloadLinger); !errors.Is(err, loader.ErrNotLoaded) { // by force, meanwhile
+			errs = append(errs, err)
+		}
 	}
 	if s.ctl != nil {
 		errs = append(errs, s.stop())

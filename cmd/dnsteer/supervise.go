@@ -21,16 +21,22 @@ const (
 	restartFirst, restartMost = 50 * time.Millisecond, 10 * time.Second
 )
 
-// startOn starts the resolver on a port that may be busy for a moment yet.
+// startOn starts the resolver again on the port that it had.
 func (h *host) startOn(port uint16) error {
+	listeners, err := h.listenPatiently(port)
+	if err != nil {
+		return err
+	}
+	return h.start(listeners)
+}
+
+// listenPatiently is loader.Listen for a port that may be busy for a moment yet.
+func (h *host) listenPatiently(port uint16) (*loader.Listeners, error) {
 	deadline := time.Now().Add(portPatience)
 	for told := false; ; told = true {
 		listeners, err := loader.Listen(port)
-		if err == nil {
-			return h.start(listeners)
-		}
-		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
-			return err
+		if err == nil || !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return listeners, err
 		}
 		if !told {
 			h.say("port %d is taken; waiting up to %v", port, portPatience)

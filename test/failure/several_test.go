@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package failure
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/loader"
+	"github.com/dnsteer/dnsteer/test/dnsteer"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+// A second run in the same namespace gets no further than its port, and a run whose
+// names are bad no further than those: what steers goes on.
+func TestRunTwice(t *testing.T) {
+	w := newWorld(t)
+	first := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts)
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"run", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs, "--hosts", w.hosts}, "address already in use"},
+		{[]string{"run", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs, "--port", "15099"}, "it steers to port 15053, not 15099"},
+		{[]string{"unload", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs}, "a 'dnsteer run' uses the datapath"},
+	} {
+		var stderr strings.Builder
+		cmd := w.place.Command(t, tc.args...)
+		cmd.Stderr = &stderr
+		w.place.Start(t, cmd)
+		if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), tc.want) || !strings.Contains(stderr.String(), "hint: ") {
+			t.Errorf("dnsteer %q: %v, stderr %q, want a failure, %q and a hint", tc.args, err, &stderr, tc.want)
+		}
+	}
+	if n := dnsteer.Attached(t, w.place.Cgroup); n != 8 {
+		t.Errorf("%d programs are attached afterwards, want 8", n)
+	}
+	first.Stop()
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// Runs in several namespaces share the datapath of their cgroup. It goes with the last.
+func TestRunInTwoNamespaces(t *testing.T) {
+	w := newWorld(t)
+	first := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts)
+	other := w.place
+	other.NetNS = testenv.NewNetNS(t)
+	second := dnsteer.Run(t, other, w.bpffs, "--hosts", w.hosts)
+	second.AwaitStderr("adopted the datapath")
+	first.Stop()
+	if n := dnsteer.Attached(t, other.Cgroup); n != 8 {
+		t.Errorf("%d programs are attached while a run needs them, want 8", n)
+	}
+	second.Stop()
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+	dnsteer.AssertGone(t, other, w.bpffs)
+}
+
+// What was loaded by hand is there after a run that could not start, and 'unload
+// --force' takes it from one that did.
+func TestRunOnWhatWasLoaded(t *testing.T) {
+	w := newWorld(t)
+	d, err := loader.Load(loader.Options{Cgroup: w.place.Cgroup.Path, BPFFS: w.bpffs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	cmd := w.place.Command(t, "run", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs, "--names", w.hosts)
+	w.place.Start(t, cmd)
+	if err := cmd.Wait(); err == nil {
+		t.Error("a hosts file was read as YAML")
+	}
+	if n := dnsteer.Attached(t, w.place.Cgroup); n != 8 {
+		t.Errorf("%d programs are attached after a run that failed, want 8", n)
+	}
+	s := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts)
+	cmd = w.place.Command(t, "unload", "--force", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs)
+	w.place.Start(t, cmd)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("unload by force: %v", err)
+	}
+	s.Stop()
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// A resolver that hangs does not keep a run from ending.
+func TestEndWithHungResolver(t *testing.T) {
+	w := newWorld(t)
+	s := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts)
+	if err := unix.Kill(s.Worker(), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop()
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
