@@ -18,7 +18,7 @@ import (
 )
 
 // TestMain fails on goroutines, descriptors and namespaces that a test leaves.
-func TestMain(m *testing.M) { testenv.Main(m, nil) }
+func TestMain(m *testing.M) { testenv.Main(m, testenv.Roles{roleServe: serveRole}) }
 
 // start serves cfg on loopback until the test ends and returns the address, the
 // same for UDP and TCP.
