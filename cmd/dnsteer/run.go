@@ -140,10 +140,7 @@ func (s *service) serve(ctx context.Context, hup <-chan os.Signal, listeners *lo
 	if err := begin(); err != nil {
 		return err
 	}
-	moved, err := s.datapath.Resteer()
-	if err != nil {
-		s.say("warning: some connected sockets stay with their nameserver: %v", err)
-	}
+	moved := s.move("with their nameserver", s.datapath.Resteer)
 	s.say("steering %s to port %d; moved %d connected sockets", s.opts.Cgroup, s.datapath.Port(), moved)
 	notifier, err := sdnotify.New()
 	if err == nil {

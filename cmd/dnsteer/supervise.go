@@ -66,9 +66,12 @@ func (h *host) supervise(ctx context.Context, hup <-chan os.Signal, begin func()
 			wait = restartFirst
 		}
 		h.say("the resolver has ended; starting it again in %v", wait)
+		// Connected sockets still have it as their peer, and are refused.
+		h.move("with a dead resolver", h.datapath.Return)
 		if wait = h.beginAgain(ctx, wait, begin); wait == 0 {
 			return
 		}
+		h.move("with their nameserver", h.datapath.Resteer)
 	}
 }
 
@@ -88,6 +91,16 @@ func (h *host) beginAgain(ctx context.Context, wait time.Duration, begin func() 
 		}
 		h.say("start the resolver again: %v; next try in %v", err, wait)
 	}
+}
+
+// move moves connected sockets and returns how many. One that stays where it is asks
+// in vain or past the resolver, which its application may notice.
+func (h *host) move(stay string, move func() (int, error)) int {
+	moved, err := move()
+	if err != nil {
+		h.say("warning: some connected sockets stay %s: %v", stay, err)
+	}
+	return moved
 }
 
 func (h *host) say(format string, args ...any) {

@@ -72,8 +72,8 @@ func TestResolverDead(t *testing.T) {
 }
 
 // TestResolverKilledConnected is about sockets that were connected before: a send on
-// one passes no hook, so while the resolver is dead the kernel refuses it, as it does
-// for every connected socket whose peer has died. They need not connect again.
+// one passes no hook, so the kernel refuses it until the supervisor has returned the
+// socket to its nameserver. They need not connect again.
 func TestResolverKilledConnected(t *testing.T) {
 	w := newWorld(t)
 	service := w.run(t)
