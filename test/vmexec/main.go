@@ -106,8 +106,8 @@ func parse(args []string, stderr io.Writer) (options, []string, error) {
 	f.StringVar(&modules, "modules", defaultModules, "kernel modules to load, comma-separated; those that the kernel lacks are named in its log")
 	// Not KVM where there is a /dev/kvm: inside other virtual machines it may be
 	// there and not work, and emulation gives the same results, only later.
-	f.StringVar(&opts.accel, "accel", "tcg,thread=multi", "QEMU's accelerator; kvm is about ten times faster where it works")
-	f.IntVar(&opts.cpus, "cpus", 2, "virtual processors")
+	f.StringVar(&opts.accel, "accel", "tcg,thread=single", "QEMU's accelerator; kvm is about ten times faster where it works")
+	f.IntVar(&opts.cpus, "cpus", 1, "virtual processors; more than one only with -accel kvm")
 	f.IntVar(&opts.memory, "memory", 1024, "`MiB` of memory")
 	f.DurationVar(&opts.limit, "limit", 0, "how long the guest may live (default: -test.timeout and two minutes)")
 	f.BoolVar(&opts.verbose, "v", false, "print the kernel log of a guest that went well, too")

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// The markers between which a table is written.
+const (
+	tableBegin = "<!-- kernel matrix: begin, written by make matrix -->"
+	tableEnd   = "<!-- kernel matrix: end -->"
+)
+
+// column is one column of the table.
+type column struct {
+	title string
+	cell  func(Result) string
+}
+
+// columns returns the table's columns after the kernel itself: what the tests found,
+// then what the kernel has.
+func columns() []column {
+	all := []column{{"privileged tests", cellTests}}
+	for _, b := range behaviours() {
+		all = append(all, column{b.name, cellBehaviour(b.name)})
+	}
+	return append(all, []column{
+		{"hooks", func(r Result) string { return cellHooks(r, "hook.") }},
+		{"by link", func(r Result) string { return cellHooks(r, "link.") }},
+		{"by legacy call", func(r Result) string { return cellHooks(r, "legacy.") }},
+		{"owner and interface of the socket (BTF)", cellCheck("check.kernel_BTF")},
+		{"copies sockets (pidfd_getfd)", cellAll("pidfd_getfd")},
+		{"netns cookie", cellAll("so_netns_cookie")},
+		{"worker without CAP_BPF", cellAll("unprivileged_map")},
+		{"ring buffer", cellAll("ringbuf")},
+		{"IPv6", cellAll("ipv6")},
+		{"attach order", cellAll("order")},
+	}...)
+}
+
+const (
+	cellYes     = "yes"
+	cellNo      = "**no**"
+	cellUnknown = "?"
+)
+
+// cellTests is what the tests of all packages but our own probe said.
+func cellTests(r Result) string {
+	switch r.Outcome {
+	case Missing:
+		return "not served any more"
+	case Fail:
+		return "**failed**: " + r.why()
+	case ImageOnly:
+		return "not run, no modules served"
+	}
+	passed, skipped := r.sum()
+	cell := fmt.Sprintf("%d pass", passed)
+	if skipped > 0 {
+		cell += fmt.Sprintf(", %d do not apply", skipped)
+	}
+	if r.Level != "whole" {
+		cell += " (" + r.Level + ")"
+	}
+	return cell
+}
+
+// cellHooks counts the attributes with a prefix that are yes.
+func cellHooks(r Result, prefix string) string {
+	var have, all int
+	for key, value := range r.Features {
+		if !strings.HasPrefix(key, prefix) {
+			continue
+		}
+		all++
+		if value == "yes" {
+			have++
+		}
+	}
+	switch {
+	case all == 0:
+		return cellUnknown
+	case have == all:
+		return fmt.Sprint(all)
+	case have == 0:
+		return cellNo
+	}
+	return fmt.Sprintf("**%d of %d**", have, all)
+}
+
+// cellBehaviour is yes if all tests of a behaviour passed.
+func cellBehaviour(name string) func(Result) string {
+	return func(r Result) string {
+		t := r.Behaviours[name]
+		switch {
+		case t == nil || t.Passed+t.Failed+t.Skipped == 0:
+			return cellUnknown
+		case t.Failed > 0:
+			return fmt.Sprintf("**%d of %d**", t.Passed, t.Passed+t.Failed)
+		case t.Passed == 0:
+			return cellNo
+		}
+		return cellYes
+	}
+}
+
+// cellCheck is yes if a check of Preflight found nothing wrong.
+func cellCheck(key string) func(Result) string {
+	return func(r Result) string {
+		switch r.Features[key] {
+		case "":
+			return cellUnknown
+		case "ok":
+			return cellYes
+		}
+		return cellNo
+	}
+}
+
+// cellAll is yes if all attributes are.
+func cellAll(keys ...string) func(Result) string {
+	return func(r Result) string {
+		cell := cellYes
+		for _, key := range keys {
+			switch r.Features[key] {
+			case "yes":
+			case "no":
+				cell = cellNo
+			default:
+				return cellUnknown
+			}
+		}
+		return cell
+	}
+}
+
+// table makes the table in Markdown, a line for each kernel.
+func table(results []Result) string {
+	var b strings.Builder
+	titles := []string{"Linux"}
+	for _, c := range columns() {
+		titles = append(titles, c.title)
+	}
+	row(&b, titles)
+	row(&b, slices.Repeat([]string{"---"}, len(titles)))
+	for _, r := range results {
+		cells := []string{r.name()}
+		for _, c := range columns() {
+			if r.Outcome == Missing && len(cells) > 1 {
+				cells = append(cells, "")
+				continue
+			}
+			cells = append(cells, c.cell(r))
+		}
+		row(&b, cells)
+	}
+	b.WriteString(remarks(results))
+	return b.String()
+}
+
+// usual are checks that have something to say of every kernel.
+var usual = map[string]bool{"says.conntrack": true}
+
+// remarks are what dnsteer check says on kernels that lack something.
+func remarks(results []Result) string {
+	var b strings.Builder
+	for _, r := range results {
+		for _, key := range slices.Sorted(maps.Keys(r.Features)) {
+			if strings.HasPrefix(key, "says.") && !usual[key] {
+				fmt.Fprintf(&b, "- Linux %s: %s\n", r.Kernel, r.Features[key])
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "\nWhat `dnsteer check` says where something is missing:\n\n" + b.String()
+}
+
+// name is the kernel and the build that was tried.
+func (r Result) name() string {
+	if r.Version == "" {
+		return r.Kernel
+	}
+	version, _, _ := strings.Cut(r.Version, "-")
+	return version
+}
+
+func row(b *strings.Builder, cells []string) {
+	b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+}
+
+// insertTable puts the table between the markers of a document, which is returned
+// as it is if it has none.
+func insertTable(document, table string) string {
+	before, rest, found := strings.Cut(document, tableBegin+"\n")
+	_, after, closed := strings.Cut(rest, tableEnd)
+	if !found || !closed {
+		return document
+	}
+	return before + tableBegin + "\n" + table + tableEnd + after
+}
+
+// updateTables writes the table of all results into the documents.
+func updateTables(opts options) error {
+	results, err := readResults(filepath.Join(opts.root, opts.results))
+	if err != nil {
+		return err
+	}
+	for _, name := range opts.tables {
+		path := filepath.Join(opts.root, name)
+		old, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		updated := insertTable(string(old), table(results))
+		if updated == string(old) {
+			continue
+		}
+		if err := os.WriteFile(path, []byte(updated), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
