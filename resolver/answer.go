@@ -80,11 +80,11 @@ func (a *answer) respond(ctx context.Context, next Exchanger, e *entry) (*Respon
 	for range maxAliases {
 		a.places = append(a.places, e.place.String())
 		if qtype == dns.TypeCNAME && len(a.rrs) > 0 || a.take(e, qtype) {
-			return a.message(dns.RcodeSuccess, nil)
+			return a.ours(nil)
 		}
 		target, ok := e.alias()
 		if !ok {
-			return a.message(dns.RcodeSuccess, []dns.RR{a.soa(e)})
+			return a.ours([]dns.RR{a.soa(e)})
 		}
 		a.take(e, dns.TypeCNAME)
 		a.name = target.String()
@@ -93,6 +93,16 @@ func (a *answer) respond(ctx context.Context, next Exchanger, e *entry) (*Respon
 		}
 	}
 	return nil, fmt.Errorf("%s has more than %d aliases", a.req.msg.name, maxAliases)
+}
+
+// ours is an answer without anything from further on.
+func (a *answer) ours(authority []dns.RR) (*Response, error) {
+	res, err := a.message(dns.RcodeSuccess, authority)
+	if err != nil {
+		return nil, err
+	}
+	res.ours = true
+	return res, nil
 }
 
 // take adds the records of a type, or all of them for ANY (RFC 8482 allows any

@@ -88,6 +88,11 @@ func (c *cache) shard(name wireName) *shard {
 	return &c.shards[maphash.String(c.seed, string(name))%shardCount]
 }
 
+// shardOf is shard for a name on the wire, in lower case.
+func (c *cache) shardOf(name []byte) *shard {
+	return &c.shards[maphash.Bytes(c.seed, name)%shardCount]
+}
+
 // put replaces what is kept under a key.
 func (c *cache) put(k key, client netip.Addr, epoch uint64, answer *kept, fault *fault) {
 	e := &cached{key: k, answer: answer, fault: fault, octets: overhead + len(k.name),

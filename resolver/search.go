@@ -2,8 +2,6 @@
 
 package resolver
 
-import "strings"
-
 // suffixes are the search domains of a client, in wire form.
 type suffixes []wireName
 
@@ -41,17 +39,26 @@ func (t *Table) expanded(name wireName, search suffixes) (*entry, wireName) {
 
 // without cuts a suffix of whole labels and makes what is left absolute.
 func (n wireName) without(suffix wireName) (wireName, bool) {
-	front, ok := strings.CutSuffix(string(n), string(suffix))
-	if !ok || front == "" {
+	at := suffixAt(n, suffix)
+	if at <= 0 {
 		return "", false
+	}
+	return n[:at] + rootName, true
+}
+
+// suffixAt is where a suffix of whole labels begins, -1 if the name has another end.
+func suffixAt[N ~string | ~[]byte](name N, suffix wireName) int {
+	at := len(name) - len(suffix)
+	if at < 0 || string(name[at:]) != string(suffix) {
+		return -1
 	}
 	// The octets may agree and the labels not: walk them.
 	i := 0
-	for i < len(front) {
-		i += 1 + int(front[i])
+	for i < at {
+		i += 1 + int(name[i])
 	}
-	if i != len(front) {
-		return "", false
+	if i != at {
+		return -1
 	}
-	return wireName(front) + rootName, true
+	return at
 }

@@ -22,8 +22,10 @@ type Server struct {
 	listen atomic.Pointer[[]netip.AddrPort]
 	router *router
 	cache  *cache // nil if it is off
-	chain  Exchanger
-	drain  time.Duration // bounds the answers after the end
+	// answers are those of the table that were asked for.
+	answers *cache
+	chain   Exchanger
+	drain   time.Duration // bounds the answers after the end
 	// turns bounds the goroutines that work on a query. There are more than
 	// forwards may be, and forwards above their own limit fail at once: a turn
 	// comes soon, whatever the upstreams do.
@@ -43,6 +45,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.CacheBytes > 0 {
 		s.cache = newCache(cfg.CacheBytes)
 	}
+	s.answers = newCache(readyBytes)
 	s.SetTable(nil)
 	s.SetSearch(cfg.Search)
 	s.chain = s.newChain(&forwarder{timeout: cfg.Timeout, resend: cfg.Resend})
@@ -57,6 +60,7 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 		lookup, fill = none, none
 	}
 	return chain(end,
+		s.ready,
 		func(next Exchanger) Exchanger {
 			return &tableStage{table: s.table.Load, search: func() suffixes { return *s.search.Load() }, next: next}
 		},
@@ -78,7 +82,9 @@ func (s *Server) SetTable(t *Table) {
 	if t == nil {
 		t = &Table{}
 	}
-	s.purge(s.table.Swap(t), t)
+	before := s.table.Swap(t)
+	s.answers.purge(func(key) bool { return true })
+	s.purge(before, t)
 }
 
 // SetSearch replaces the search list. A suffix that is no name is logged and left
@@ -89,6 +95,7 @@ func (s *Server) SetSearch(search []string) {
 		s.cfg.Logger.Warn("search suffix left out", "err", err)
 	}
 	s.search.Store(&list)
+	s.answers.purge(func(key) bool { return true })
 }
 
 // packet is one message as it arrived.

@@ -168,24 +168,56 @@ func (t *Table) addBetween(name wireName) {
 
 // find returns the entry that answers for a name: its own, or the wildcard at its
 // closest encloser (RFC 4592 section 3.3.1).
-func (t *Table) find(name wireName) *entry {
-	if e, ok := t.entries[name]; ok {
-		return e
-	}
-	if _, ok := t.between[name]; ok {
+func (t *Table) find(name wireName) *entry { return t.findWire([]byte(name)) }
+
+// findWire is find for a name on the wire, in lower case. It allocates nothing: the
+// compiler makes no strings for look-ups that are written like these.
+func (t *Table) findWire(name []byte) *entry {
+	if len(t.entries) == 0 || len(name) == 0 {
 		return nil
 	}
-	for up := name.parent(); up != ""; up = up.parent() {
-		if e, ok := t.entries[wildLabel+up]; ok {
+	if e, ok := t.entries[wireName(name)]; ok {
+		return e
+	}
+	if _, ok := t.between[wireName(name)]; ok {
+		return nil
+	}
+	var buf [len(wildLabel) + maxName]byte
+	wild := buf[:copy(buf[:], wildLabel)]
+	for up := name; up[0] != 0; {
+		up = up[1+int(up[0]):]
+		if e, ok := t.entries[wireName(append(wild, up...))]; ok {
 			return e
 		}
-		_, named := t.entries[up]
-		_, between := t.between[up]
+		_, named := t.entries[wireName(up)]
+		_, between := t.between[wireName(up)]
 		if named || between {
 			return nil
 		}
 	}
 	return nil
+}
+
+// holds reports whether the table answers for a name, or for what is left of it
+// without one of the search suffixes.
+func (t *Table) holds(name []byte, search suffixes) bool {
+	if len(t.entries) == 0 {
+		return false
+	}
+	if t.findWire(name) != nil {
+		return true
+	}
+	var buf [maxName]byte
+	for _, suffix := range search {
+		if at := suffixAt(name, suffix); at > 0 {
+			n := copy(buf[:], name[:at])
+			buf[n] = 0
+			if t.findWire(buf[:n+1]) != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Names counts the names that the files gave, without derived PTR names.

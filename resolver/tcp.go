@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -80,14 +81,23 @@ func (c *tcpConn) serve() {
 	defer context.AfterFunc(c.reading, func() { _ = c.conn.SetReadDeadline(time.Now().Add(grace)) })()
 	room := make(chan struct{}, maxPipelined)
 	r := bufio.NewReader(c.conn)
-	for c.awaitFrame(r) {
-		wire, err := readFrame(r)
+	path := c.newWirePath()
+	for wire := []byte(nil); c.awaitFrame(r); {
+		var err error
+		wire, err = appendFrame(wire[:0], r)
 		if err != nil || len(wire) < headerLen {
 			return // no ID to answer, and no trust in the lengths that follow
 		}
+		// A client that does not read what is ready is not read from.
+		if reply := path.answer(wire, c.local, true); reply != nil {
+			if c.writeReady(reply) != nil {
+				return
+			}
+			continue
+		}
 		room <- struct{}{}
 		c.waiting.Add(1)
-		c.spawn(packet{wire: wire, client: c.client, local: c.local, tcp: true}, func() { <-room })
+		c.spawn(packet{wire: bytes.Clone(wire), client: c.client, local: c.local, tcp: true}, func() { <-room })
 	}
 }
 
@@ -150,6 +160,17 @@ func (c *tcpConn) write(wire []byte) error {
 	defer c.writing.Unlock()
 	_ = c.conn.SetWriteDeadline(time.Now().Add(tcpIdle))
 	return writeFrame(c.conn, wire)
+}
+
+// writeReady writes an answer with its length in front.
+func (c *tcpConn) writeReady(frame []byte) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	now := time.Now()
+	_ = c.conn.SetWriteDeadline(now.Add(tcpIdle))
+	_, err := c.conn.Write(frame)
+	c.last.Store(now.UnixNano())
+	return err
 }
 
 // connSet is the connections of one Serve.

@@ -28,15 +28,36 @@ func newUDPSocket(conn *net.UDPConn) (*udpSocket, error) {
 		return nil, fmt.Errorf("set up %s: %w", conn.LocalAddr(), err)
 	}
 	var optErr error
-	if err := raw.Control(func(fd uintptr) { optErr = u.enable(int(fd)) }); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		optErr = u.enable(int(fd))
+		growBuffer(int(fd))
+	}); err != nil {
 		return nil, fmt.Errorf("set up %s: %w", conn.LocalAddr(), err)
 	}
 	if optErr != nil {
 		return nil, fmt.Errorf("ask for packet information on %s: %w", conn.LocalAddr(), optErr)
 	}
-	// A smaller buffer loses bursts but serves.
-	_ = conn.SetReadBuffer(receiveBuffer)
 	return u, nil
+}
+
+// growBuffer makes the receive buffer large, and never smaller: whoever opened the
+// socket may have had the privilege to go beyond net.core.rmem_max, and we may not.
+// A smaller buffer loses bursts but serves.
+func growBuffer(fd int) {
+	have, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF) // twice what was set
+	if err != nil || have >= 2*receiveBuffer || unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) == nil {
+		return
+	}
+	probe, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(probe)
+	_ = unix.SetsockoptInt(probe, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	allowed, _ := unix.GetsockoptInt(probe, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if have < allowed {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
 }
 
 func (u *udpSocket) enable(fd int) error {
@@ -52,34 +73,53 @@ func (u *udpSocket) enable(fd int) error {
 
 // localOf finds the destination address of a datagram among its control messages.
 func localOf(oob []byte) netip.Addr {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return netip.Addr{}
-	}
-	for _, m := range messages {
-		switch {
-		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
-			return netip.AddrFrom4([4]byte(m.Data[8:12])) // ipi_addr: the header's destination
-		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
-			return netip.AddrFrom16([16]byte(m.Data[:16])).Unmap()
+	for len(oob) > 0 {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			return netip.Addr{}
 		}
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			return netip.AddrFrom4([4]byte(data[8:12])) // ipi_addr: the header's destination
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			return netip.AddrFrom16([16]byte(data[:16])).Unmap()
+		}
+		oob = rest
 	}
 	return netip.Addr{}
 }
 
-// sourceOOB is the control message that sends from an address.
-func (u *udpSocket) sourceOOB(local netip.Addr) []byte {
+// source is a control message that sends from an address. It may be set again and
+// again.
+type source []byte
+
+func (u *udpSocket) newSource() source {
 	if u.v6 {
-		return unix.PktInfo6(&unix.Inet6Pktinfo{Addr: local.As16()})
+		return unix.PktInfo6(&unix.Inet6Pktinfo{})
 	}
-	return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: local.As4()})
+	return unix.PktInfo4(&unix.Inet4Pktinfo{})
 }
 
-// serveUDP reads until v.reading ends. Between reading and a turn is the place for
-// answers that need neither a message nor a goroutine: the ping today.
+// set puts in the address: ipi6_addr begins its structure, ipi_spec_dst comes behind
+// the interface.
+func (s source) set(u *udpSocket, local netip.Addr) source {
+	data := s[unix.CmsgLen(0):]
+	if u.v6 {
+		addr := local.As16()
+		copy(data, addr[:])
+		return s
+	}
+	addr := local.As4()
+	copy(data[4:], addr[:])
+	return s
+}
+
+// serveUDP reads until v.reading ends. What needs neither a message nor a goroutine
+// is answered between reading and a turn: the ping, and what is ready.
 func (v *serving) serveUDP(u *udpSocket) error {
 	buf := make([]byte, maxWire)
 	oob := make([]byte, 128)
+	path, from := v.newWirePath(), u.newSource()
 	for {
 		n, oobn, _, client, err := u.conn.ReadMsgUDPAddrPort(buf, oob)
 		if err != nil {
@@ -96,7 +136,11 @@ func (v *serving) serveUDP(u *udpSocket) error {
 			continue
 		}
 		if pong := pong(buf[:n]); pong != nil {
-			v.send(u, pong, local, client)
+			v.send(u, pong, from.set(u, local), client)
+			continue
+		}
+		if reply := path.answer(buf[:n], local, false); reply != nil {
+			v.send(u, reply[2:], from.set(u, local), client)
 			continue
 		}
 		v.spawnUDP(u, packet{wire: append([]byte(nil), buf[:n]...), client: client, local: local})
@@ -109,7 +153,7 @@ func (v *serving) spawnUDP(u *udpSocket, in packet) {
 	v.queries.Go(func() {
 		defer func() { <-v.turns }()
 		_ = v.answer(v.work, in, func(wire []byte) error {
-			v.send(u, wire, in.local, in.client)
+			v.send(u, wire, u.newSource().set(u, in.local), in.client)
 			return nil
 		})
 	})
@@ -117,9 +161,9 @@ func (v *serving) spawnUDP(u *udpSocket, in packet) {
 
 // send is where UDP answers leave. One that the kernel does not take is lost, as
 // datagrams are.
-func (v *serving) send(u *udpSocket, wire []byte, local netip.Addr, client netip.AddrPort) {
-	if _, _, err := u.conn.WriteMsgUDPAddrPort(wire, u.sourceOOB(local), client); err != nil {
-		v.cfg.Logger.Debug("answer not sent", "client", client, "local", local, "err", err)
+func (v *serving) send(u *udpSocket, wire []byte, from source, client netip.AddrPort) {
+	if _, _, err := u.conn.WriteMsgUDPAddrPort(wire, from, client); err != nil {
+		v.cfg.Logger.Debug("answer not sent", "client", client, "listener", u.conn.LocalAddr(), "err", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -225,19 +226,24 @@ func readReply(r io.Reader, req *Request, id uint16) (*message, error) {
 
 // readFrame reads one message with its length in front (RFC 1035 section 4.2.2).
 // io.EOF means that none has begun.
-func readFrame(r io.Reader) ([]byte, error) {
-	var length [2]byte
-	if _, err := io.ReadFull(r, length[:]); err != nil {
+func readFrame(r io.Reader) ([]byte, error) { return appendFrame(nil, r) }
+
+// appendFrame is readFrame into a buffer that may be used again.
+func appendFrame(buf []byte, r io.Reader) ([]byte, error) {
+	buf = slices.Grow(buf, 2)
+	length := buf[len(buf) : len(buf)+2]
+	if _, err := io.ReadFull(r, length); err != nil {
 		return nil, err
 	}
-	wire := make([]byte, binary.BigEndian.Uint16(length[:]))
-	if _, err := io.ReadFull(r, wire); err != nil {
+	from, n := len(buf), int(binary.BigEndian.Uint16(length))
+	buf = slices.Grow(buf, n)[:from+n]
+	if _, err := io.ReadFull(r, buf[from:]); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
 	}
-	return wire, nil
+	return buf, nil
 }
 
 // writeFrame writes length and message in one call, hence in one segment if it can

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// wirePath answers what table and cache have ready, from wire to wire: no message is
+// built, no goroutine started, nothing allocated. What it does not recognise at once
+// goes the long way, which gives the same octets (FuzzWirePath).
+//
+// A wirePath is one loop's: its buffers are used again by the next query.
+type wirePath struct {
+	*Server
+	q   wireQuery
+	out []byte
+}
+
+func (s *Server) newWirePath() *wirePath {
+	return &wirePath{Server: s, out: make([]byte, 2, 2+maxWire)}
+}
+
+// wireQuery is a plain query: one question, perhaps an OPT record.
+type wireQuery struct {
+	buf      [maxName]byte
+	name     []byte // in buf, in lower case
+	question int    // end of the question section
+	qtype    uint16
+	qclass   uint16
+	bits     uint16 // as in key
+	size     int    // what the client takes
+}
+
+// answer is the reply to a query at a local address, with the two octets of its
+// length in front as TCP wants them; nil for the long way. The reply is good until
+// the next call.
+func (p *wirePath) answer(wire []byte, local netip.Addr, tcp bool) []byte {
+	if !p.q.read(wire, tcp) {
+		return nil
+	}
+	if k := p.answers.findWire(netip.AddrPort{}, &p.q, p.q.qtype); k != nil {
+		return p.reply(wire, k, 0)
+	}
+	if p.cache == nil || p.table.Load().holds(p.q.name, *p.search.Load()) {
+		return nil
+	}
+	set, ok := p.router.set(local)
+	if !ok {
+		return nil
+	}
+	now := time.Now()
+	for _, qtype := range [...]uint16{p.q.qtype, dns.TypeNone} {
+		if k := p.cache.findWire(set, &p.q, qtype); k.isFresh(now) && (k.tcp || !tcp) {
+			return p.reply(wire, k, k.age(now))
+		}
+	}
+	return nil
+}
+
+// reply copies an answer for a query: its ID, its question in its own case, TTLs
+// that have fallen, and an OPT record if it has one.
+func (p *wirePath) reply(wire []byte, k *kept, seconds uint32) []byte {
+	size := len(k.wire)
+	if p.q.bits&keyEDNS != 0 {
+		size += optFixed + optionsLen(k.remarks)
+	}
+	if size > p.q.size {
+		return nil
+	}
+	out := append(p.out[:2], k.wire...)
+	m := out[2:]
+	copy(m[:2], wire[:2])
+	copy(m[headerLen:], wire[headerLen:p.q.question])
+	if seconds > 0 {
+		age(m, k.ttls, seconds)
+	}
+	if p.q.bits&keyEDNS != 0 {
+		opt := edns{size: udpSize, flags: p.q.bits & doBit, options: k.remarks}
+		out = opt.appendTo(out)
+		setCount(m, countAR, int(binary.BigEndian.Uint16(m[countAR:]))+1)
+	}
+	p.out = out
+	binary.BigEndian.PutUint16(out, uint16(size))
+	return out
+}
+
+// read takes a query apart, or reports that it is for the long way. What it takes has
+// a key, and is no mistake.
+func (q *wireQuery) read(wire []byte, tcp bool) bool {
+	if len(wire) < headerLen+5 {
+		return false
+	}
+	q.bits = binary.BigEndian.Uint16(wire[2:])
+	// One question, no answers, no authority, and at most one more record.
+	if q.bits&^keyBits != 0 || binary.BigEndian.Uint64(wire[4:])&^1 != 1<<48 {
+		return false
+	}
+	if !q.readName(wire) || q.question > len(wire) {
+		return false
+	}
+	q.qtype = binary.BigEndian.Uint16(wire[q.question-4:])
+	q.qclass = binary.BigEndian.Uint16(wire[q.question-2:])
+	if !mayShare(q.qtype, q.qclass) {
+		return false
+	}
+	rest := wire[q.question:]
+	if wire[countAR+1] == 0 {
+		q.size = minSize
+		if tcp {
+			q.size = maxWire
+		}
+		return len(rest) == 0
+	}
+	return q.readOPT(rest, tcp)
+}
+
+func (q *wireQuery) readName(wire []byte) bool {
+	off := headerLen
+	for {
+		if off >= len(wire) || wire[off] > maxLabel {
+			return false
+		}
+		n := 1 + int(wire[off])
+		if off+n > len(wire) || off+n-headerLen > maxName {
+			return false
+		}
+		off += n
+		if n == 1 {
+			break
+		}
+	}
+	q.name = q.buf[:copy(q.buf[:], wire[headerLen:off])]
+	lower(q.name)
+	q.question = off + 4
+	return true
+}
+
+// readOPT takes an OPT record with no options but those that say nothing to us.
+func (q *wireQuery) readOPT(rr []byte, tcp bool) bool {
+	// Root, type 41, version 0, no flags but DO, and its length up to the end.
+	if len(rr) < optFixed || rr[0] != 0 || rr[1] != 0 || rr[2] != byte(dns.TypeOPT) || rr[5] != 0 || rr[6] != 0 || rr[7]&0x7f != 0 || rr[8] != 0 {
+		return false
+	}
+	if int(binary.BigEndian.Uint16(rr[9:])) != len(rr)-optFixed {
+		return false
+	}
+	q.bits |= uint16(rr[7])<<8 | keyEDNS
+	q.size = min(max(minSize, int(binary.BigEndian.Uint16(rr[3:]))), maxDatagram)
+	if tcp {
+		q.size = maxWire
+	}
+	for options := rr[optFixed:]; len(options) > 0; {
+		if len(options) < 4 {
+			return false
+		}
+		n := 4 + int(binary.BigEndian.Uint16(options[2:]))
+		if n > len(options) || !isIdle(binary.BigEndian.Uint16(options), n-4) {
+			return false
+		}
+		options = options[n:]
+	}
+	return true
+}
+
+// isIdle reports options of this hop that change nothing: padding, and a cookie of a
+// right length, of which we have none to give back.
+func isIdle(code uint16, length int) bool {
+	return code == dns.EDNS0PADDING || code == dns.EDNS0COOKIE && (length == 8 || length >= 16 && length <= 40)
+}
+
+// findWire is find for a question on the wire.
+func (c *cache) findWire(set netip.AddrPort, q *wireQuery, qtype uint16) *kept {
+	s := c.shardOf(q.name)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	// Written like this the compiler makes no string of the name.
+	e, ok := s.entries[key{set: set, name: wireName(q.name), qtype: qtype, qclass: q.qclass, bits: q.bits}]
+	if !ok {
+		return nil
+	}
+	if !e.visited.Load() {
+		e.visited.Store(true)
+	}
+	return e.answer
+}
