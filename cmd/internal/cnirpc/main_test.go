@@ -66,7 +66,10 @@ func (r *recorder) note(ctx context.Context, c call) error {
 		case <-r.block:
 		case <-ctx.Done():
 		}
-		r.ended <- ctx.Err()
+		select {
+		case r.ended <- ctx.Err():
+		default: // nobody asks: a call that came while the server was ending
+		}
 		return cmp.Or(ctx.Err(), r.err)
 	}
 	return r.err
