@@ -47,6 +47,11 @@ func serveUntilEOF(at, up netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	names, err := ParseTable(Source{Path: "bench", Data: []byte("192.0.2.1 table.example.org")})
+	if err != nil {
+		return err
+	}
+	s.SetTable(names)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)

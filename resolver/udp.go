@@ -5,6 +5,7 @@ package resolver
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"net"
 	"net/netip"
 	"os"
@@ -117,11 +118,14 @@ func (s source) set(u *udpSocket, local netip.Addr) source {
 // serveUDP reads until v.reading ends. What needs neither a message nor a goroutine
 // is answered between reading and a turn: the ping, and what is ready.
 func (v *serving) serveUDP(u *udpSocket) error {
-	buf := make([]byte, maxWire)
-	oob := make([]byte, 128)
-	path, from := v.newWirePath(), u.newSource()
+	raw, err := u.conn.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("read from %s: %w", u.conn.LocalAddr(), err)
+	}
+	b, path := newBatch(raw, u), v.newWirePath()
+	lost := func(err error) { v.cfg.Logger.Debug("answer not sent", "listener", u.conn.LocalAddr(), "err", err) }
 	for {
-		n, oobn, _, client, err := u.conn.ReadMsgUDPAddrPort(buf, oob)
+		n, err := b.read()
 		if err != nil {
 			if v.reading.Err() != nil && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)) {
 				return nil
@@ -131,20 +135,36 @@ func (v *serving) serveUDP(u *udpSocket) error {
 			}
 			return fmt.Errorf("read from %s: %w", u.conn.LocalAddr(), err)
 		}
-		local := localOf(oob[:oobn])
+		long := v.answerReady(u, b, path, n)
+		b.flush(lost)
+		for ; long != 0; long &= long - 1 {
+			i := bits.TrailingZeros32(long)
+			v.spawnUDP(u, packet{wire: append([]byte(nil), b.wire(i)...), client: b.client(i), local: b.local(i)})
+		}
+	}
+}
+
+// answerReady answers what it can of n datagrams, and returns a bit for each that has
+// to go the long way: those wait for a turn, the replies that are ready do not.
+func (v *serving) answerReady(u *udpSocket, b *batch, path *wirePath, n int) (long uint32) {
+	for i := range n {
+		wire, local := b.wire(i), b.local(i)
 		if !local.IsValid() || !v.isServed(local) {
 			continue
 		}
-		if pong := pong(buf[:n]); pong != nil {
-			v.send(u, pong, from.set(u, local), client)
+		if pong := pong(wire); pong != nil {
+			b.answer(u, i, pong, local)
 			continue
 		}
-		if reply := path.answer(buf[:n], local, false); reply != nil {
-			v.send(u, reply[2:], from.set(u, local), client)
+		path.out = b.slots[i].reply
+		if reply := path.answer(wire, local, false); reply != nil {
+			b.answer(u, i, reply[2:], local)
+			b.slots[i].reply = path.out
 			continue
 		}
-		v.spawnUDP(u, packet{wire: append([]byte(nil), buf[:n]...), client: client, local: local})
+		long |= 1 << i
 	}
+	return long
 }
 
 // spawnUDP waits for a turn and answers in a goroutine.

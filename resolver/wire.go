@@ -14,7 +14,8 @@ import (
 // built, no goroutine started, nothing allocated. What it does not recognise at once
 // goes the long way, which gives the same octets (FuzzWirePath).
 //
-// A wirePath is one loop's: its buffers are used again by the next query.
+// A wirePath is one loop's: its buffers are used again by the next query, and grow
+// to the largest answer.
 type wirePath struct {
 	*Server
 	q   wireQuery
@@ -22,7 +23,7 @@ type wirePath struct {
 }
 
 func (s *Server) newWirePath() *wirePath {
-	return &wirePath{Server: s, out: make([]byte, 2, 2+maxWire)}
+	return &wirePath{Server: s}
 }
 
 // wireQuery is a plain query: one question, perhaps an OPT record.
@@ -72,7 +73,7 @@ func (p *wirePath) reply(wire []byte, k *kept, seconds uint32) []byte {
 	if size > p.q.size {
 		return nil
 	}
-	out := append(p.out[:2], k.wire...)
+	out := append(append(p.out[:0], 0, 0), k.wire...)
 	m := out[2:]
 	copy(m[:2], wire[:2])
 	copy(m[headerLen:], wire[headerLen:p.q.question])
@@ -81,8 +82,8 @@ func (p *wirePath) reply(wire []byte, k *kept, seconds uint32) []byte {
 	}
 	if p.q.bits&keyEDNS != 0 {
 		opt := edns{size: udpSize, flags: p.q.bits & doBit, options: k.remarks}
-		out = opt.appendTo(out)
 		setCount(m, countAR, int(binary.BigEndian.Uint16(m[countAR:]))+1)
+		out = opt.appendTo(out) // which may move it
 	}
 	p.out = out
 	binary.BigEndian.PutUint16(out, uint16(size))
