@@ -9,11 +9,13 @@ export BPF2GO_CFLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v2 -fno-ident
 
 # Debian packages that the tests talk to: nameservers, C libraries, clients.
 DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-dnsutils \
-	nsd unbound nodejs python3 $(CLANG) llvm-14 clang-format-14
+	nsd unbound nodejs python3 $(CLANG) llvm-14 clang-format-14 \
+	qemu-system-x86 xz-utils zstd
 
+PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec)')
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build demo test race lint generate check-generated fmt deps bench clean
+.PHONY: help build demo test race matrix lint generate check-generated fmt deps bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -26,10 +28,14 @@ demo: build ## the story, for real: netfilter, then dnsteer (needs root)
 
 test: lint check-generated ## every test, the privileged ones included (needs root and 'make deps')
 	go test $(RACE) -count=1 ./resolver/... ./cmd/...
-	go test -count=1 ./bpf/... ./loader/... ./test/...
+	go test -count=1 -timeout 20m $(PRIVILEGED)
+	go test -count=1 -timeout 40m ./test/matrix/... ./test/vmexec/...
 
 race: ## the privileged tests under the race detector
-	go test -race -count=1 ./loader/... ./test/...
+	go test -race -count=1 -timeout 40m $(PRIVILEGED)
+
+matrix: ## the privileged tests inside every kernel that Debian serves, or KERNEL=6.1 alone
+	go run ./test/matrix $(if $(KERNEL),-kernel $(KERNEL))
 
 lint: ## vet, format, static checks, tidy
 	go vet ./...
