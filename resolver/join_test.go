@@ -285,3 +285,6 @@ func TestJoinByOrigin(t *testing.T) {
 		}
 	})
 }
+
+// pass lets time pass in a bubble.
+func pass(d time.Duration) { <-time.After(d) }

@@ -56,7 +56,7 @@ func TestFailureBackOff(t *testing.T) {
 					if since == 100*time.Millisecond && fmtEDE(got) != tc.ede {
 						t.Errorf("EDE %q, want %q", fmtEDE(got), tc.ede)
 					}
-					time.Sleep(100 * time.Millisecond)
+					pass(100 * time.Millisecond)
 				}
 				want := []time.Duration{0, 1, 3, 7, 12, 17, 22, 27}
 				for i := range want {
@@ -73,13 +73,13 @@ func TestFailureBackOff(t *testing.T) {
 				}
 				// A good answer ends it.
 				end.answer = says(t, nil, good)
-				time.Sleep(maxPause)
+				pass(maxPause)
 				wantGood(t, askServer(t, s, packetOf(t, q)))
 				end.answer = tc.answer(t)
-				time.Sleep(25 * time.Hour)
+				pass(25 * time.Hour)
 				n = end.asked()
 				askServer(t, s, packetOf(t, q))
-				time.Sleep(firstPause)
+				pass(firstPause)
 				if askServer(t, s, packetOf(t, q)); end.asked() != n+2 {
 					t.Error("the pause did not begin anew")
 				}
@@ -134,7 +134,7 @@ func TestServeStale(t *testing.T) {
 			bubble(t, Config{}, says(t, tc.first, tc.records...), func(t *testing.T, s *Server, end *oracle) {
 				q := withEDNS(query("a.example.org", dns.TypeA), 1232)
 				askServer(t, s, packetOf(t, q))
-				time.Sleep(tc.wait)
+				pass(tc.wait)
 				end.answer = tc.then(t)
 				got := askServer(t, s, packetOf(t, q))
 				if diff := cmp.Diff(append(slices.Clone(tc.want), tc.ede), append(all(got), fmtEDE(got))); diff != "" {
@@ -151,7 +151,7 @@ func TestStaleWhileItFails(t *testing.T) {
 	bubble(t, Config{}, says(t, nil, good), func(t *testing.T, s *Server, end *oracle) {
 		q := withEDNS(query("a.example.org", dns.TypeA), 1232)
 		askServer(t, s, packetOf(t, q))
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		end.answer, end.takes = timedOut, 500*time.Millisecond
 		for i, want := range []struct {
 			took  time.Duration
@@ -164,7 +164,7 @@ func TestStaleWhileItFails(t *testing.T) {
 			}
 		}
 		end.answer = says(t, nil, good)
-		time.Sleep(firstPause)
+		pass(firstPause)
 		wantGood(t, askServer(t, s, packetOf(t, q)))
 	})
 }
@@ -175,7 +175,7 @@ func TestStalePatience(t *testing.T) {
 	bubble(t, Config{}, says(t, nil, good), func(t *testing.T, s *Server, end *oracle) {
 		q := withEDNS(query("a.example.org", dns.TypeA), 1232)
 		askServer(t, s, packetOf(t, q))
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		end.answer, end.takes = says(t, nil, "a.example.org. 60 IN A 192.0.2.2"), 3*time.Second
 		start := time.Now()
 		got := askServer(t, s, packetOf(t, q))
@@ -183,7 +183,7 @@ func TestStalePatience(t *testing.T) {
 		if line := fmt.Sprint(time.Since(start), " ", lines(got.Answer)[0], " ", fmtEDE(got)); line != want {
 			t.Errorf("got %q, want %q", line, want)
 		}
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		got = askServer(t, s, packetOf(t, q))
 		if diff := cmp.Diff([]string{"a.example.org. 60 IN A 192.0.2.2"}, lines(got.Answer)); diff != "" || end.asked() != 2 {
 			t.Errorf("asked %d times (-want +got):\n%s", end.asked(), diff)

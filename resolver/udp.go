@@ -5,7 +5,6 @@ package resolver
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"net"
 	"net/netip"
 	"os"
@@ -115,56 +114,55 @@ func (s source) set(u *udpSocket, local netip.Addr) source {
 	return s
 }
 
-// serveUDP reads until v.reading ends. What needs neither a message nor a goroutine
-// is answered between reading and a turn: the ping, and what is ready.
+// serveUDP reads until v.reading ends.
 func (v *serving) serveUDP(u *udpSocket) error {
-	raw, err := u.conn.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("read from %s: %w", u.conn.LocalAddr(), err)
-	}
-	b, path := newBatch(raw, u), v.newWirePath()
-	lost := func(err error) { v.cfg.Logger.Debug("answer not sent", "listener", u.conn.LocalAddr(), "err", err) }
+	l := v.newUDPLoop(u)
 	for {
-		n, err := b.read()
-		if err != nil {
-			if v.reading.Err() != nil && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)) {
-				return nil
-			}
-			if isPassing(err) {
-				continue
-			}
-			return fmt.Errorf("read from %s: %w", u.conn.LocalAddr(), err)
+		err := l.next()
+		if err == nil || isPassing(err) {
+			continue
 		}
-		long := v.answerReady(u, b, path, n)
-		b.flush(lost)
-		for ; long != 0; long &= long - 1 {
-			i := bits.TrailingZeros32(long)
-			v.spawnUDP(u, packet{wire: append([]byte(nil), b.wire(i)...), client: b.client(i), local: b.local(i)})
+		if v.reading.Err() != nil && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)) {
+			return nil
 		}
+		return fmt.Errorf("read from %s: %w", u.conn.LocalAddr(), err)
 	}
 }
 
-// answerReady answers what it can of n datagrams, and returns a bit for each that has
-// to go the long way: those wait for a turn, the replies that are ready do not.
-func (v *serving) answerReady(u *udpSocket, b *batch, path *wirePath, n int) (long uint32) {
-	for i := range n {
-		wire, local := b.wire(i), b.local(i)
-		if !local.IsValid() || !v.isServed(local) {
-			continue
-		}
-		if pong := pong(wire); pong != nil {
-			b.answer(u, i, pong, local)
-			continue
-		}
-		path.out = b.slots[i].reply
-		if reply := path.answer(wire, local, false); reply != nil {
-			b.answer(u, i, reply[2:], local)
-			b.slots[i].reply = path.out
-			continue
-		}
-		long |= 1 << i
+// udpLoop is what the loop of one socket uses again and again.
+type udpLoop struct {
+	*serving
+	socket   *udpSocket
+	buf, oob []byte
+	path     *wirePath
+	from     source
+}
+
+func (v *serving) newUDPLoop(u *udpSocket) *udpLoop {
+	return &udpLoop{serving: v, socket: u, buf: make([]byte, maxWire), oob: make([]byte, 128), path: v.newWirePath(), from: u.newSource()}
+}
+
+// next reads one datagram. What needs neither a message nor a goroutine is answered
+// between reading and a turn: the ping, and what is ready.
+func (l *udpLoop) next() error {
+	n, oobn, _, client, err := l.socket.conn.ReadMsgUDPAddrPort(l.buf, l.oob)
+	if err != nil {
+		return err
 	}
-	return long
+	wire, local := l.buf[:n], localOf(l.oob[:oobn])
+	if !local.IsValid() || !l.isServed(local) {
+		return nil
+	}
+	if pong := pong(wire); pong != nil {
+		l.send(l.socket, pong, l.from.set(l.socket, local), client)
+		return nil
+	}
+	if reply := l.path.answer(wire, local, false); reply != nil {
+		l.send(l.socket, reply[2:], l.from.set(l.socket, local), client)
+		return nil
+	}
+	l.spawnUDP(l.socket, packet{wire: append([]byte(nil), wire...), client: client, local: local})
+	return nil
 }
 
 // spawnUDP waits for a turn and answers in a goroutine.

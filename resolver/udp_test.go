@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// The loop of a socket answers what is ready without an allocation, from the system
+// call that reads to the one that writes.
+func TestUDPLoopAllocatesNothing(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		for name, q := range map[string]*dns.Msg{
+			"table": query("web.example.org", dns.TypeA),
+			"cache": withEDNS(query("a.example.net", dns.TypeA), 1232),
+		} {
+			t.Run(host+" "+name, func(t *testing.T) {
+				l, addr := listen(t, host)
+				t.Cleanup(l.close)
+				u, err := newUDPSocket(l.UDP[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				v := &serving{Server: warm(t)}
+				wire := pack(t, q)
+				askWire(t, v.Server, wire, false)
+				loop, conn, buf := v.newUDPLoop(u), connect(t, "udp", addr), make([]byte, maxWire)
+				answered := 0
+				allocs := testing.AllocsPerRun(200, func() {
+					_, _ = conn.Write(wire)
+					if err := loop.next(); err != nil {
+						t.Fatal(err)
+					}
+					if n, err := conn.Read(buf); err == nil && buf[2]&0x80 != 0 && n > len(wire) {
+						answered++
+					}
+				})
+				if allocs != 0 || answered != 201 {
+					t.Errorf("%v allocations, %d answers", allocs, answered)
+				}
+			})
+		}
+	}
+}
