@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -439,4 +440,47 @@ func fmtEDE(m *dns.Msg) string {
 		}
 	}
 	return strings.Join(out, "; ")
+}
+
+// Clients, failures and changes of table and search list at the same time: every
+// query is answered, and never with what another name has.
+func TestCacheWhileAllChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var turn atomic.Int64
+		end := &oracle{tb: t, takes: 3 * time.Millisecond, answer: func(req *Request) (*Response, error) {
+			if turn.Add(1)%5 == 0 {
+				return timedOut(req)
+			}
+			text := req.msg.name.String()
+			return says(t, nil, text+` 2 IN TXT "`+text+`"`)(req)
+		}}
+		s := before(t, Config{CacheBytes: 64 << 10}, end) // too small for all of them
+		tables := []*Table{nil, table(t, "names: {n1.example.org: [192.0.2.1]}"), table(t, "names: {'*.example.com': [192.0.2.1]}")}
+		var clients sync.WaitGroup
+		for c := range 8 {
+			clients.Go(func() {
+				path := s.newWirePath()
+				for i := range 400 {
+					name := fmt.Sprintf("n%d.example.org.", (i*7+c)%40)
+					in := packetOf(t, query(name, dns.TypeTXT))
+					got := new(dns.Msg)
+					if reply := path.answer(in.wire, in.local, false); reply != nil {
+						got = unpack(t, reply[2:])
+					} else {
+						got = askServer(t, s, in)
+					}
+					if len(got.Answer) == 1 && got.Answer[0].(*dns.TXT).Txt[0] != name || got.Question[0].Name != name {
+						t.Errorf("asked %s: %v", name, got)
+					}
+					pass(time.Duration(c+1) * time.Millisecond)
+				}
+			})
+		}
+		for i := range 100 {
+			s.SetTable(tables[i%len(tables)])
+			s.SetSearch([]string{"svc.example.net", "example.com"}[:i%3])
+			pass(7 * time.Millisecond)
+		}
+		clients.Wait()
+	})
 }
