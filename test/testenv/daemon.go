@@ -33,7 +33,7 @@ func NSD(tb testing.TB, ns *NetNS, addrs []netip.AddrPort, zones map[string]stri
 	tb.Helper()
 	dir := tb.TempDir()
 	conf := new(strings.Builder)
-	fmt.Fprintf(conf, "server:\n  username: \"\"\n  chroot: \"\"\n  pidfile: \"\"\n  database: \"\"\n")
+	fmt.Fprintf(conf, "server:\n  username: \"\"\n  chroot: \"\"\n  pidfile: \"\"\n  database: \"\"\n  rrl-ratelimit: 0\n")
 	fmt.Fprintf(conf, "  server-count: 1\n  zonesdir: %q\n  zonelistfile: %q\n  xfrdfile: %q\n  xfrdir: %q\n",
 		dir, filepath.Join(dir, "zone.list"), filepath.Join(dir, "xfrd.state"), dir)
 	for _, addr := range addrs {
