@@ -37,6 +37,11 @@ func TestReadmeNamesTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	below, err := filepath.Glob("internal/*/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, below...)
 	var source []byte
 	for _, file := range files {
 		data, err := os.ReadFile(file)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/dnsteer/dnsteer/resolver/internal/mmsg"
 )
 
 // Listeners are the sockets of one Serve. Those on a wildcard address are fine:
@@ -58,7 +60,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	loops := make(chan error)
 	running := 0
 	for _, u := range sockets {
-		defer context.AfterFunc(reading, func() { _ = u.conn.SetReadDeadline(time.Now().Add(grace)) })()
+		defer context.AfterFunc(reading, func() { _ = u.Conn().SetReadDeadline(time.Now().Add(grace)) })()
 		running++
 		go func() { loops <- v.serveUDP(u) }()
 	}
@@ -130,8 +132,8 @@ func (l Listeners) addresses() ([]netip.AddrPort, error) {
 	return own, nil
 }
 
-func (l Listeners) sockets() ([]*udpSocket, error) {
-	var sockets []*udpSocket
+func (l Listeners) sockets() ([]*mmsg.Socket, error) {
+	var sockets []*mmsg.Socket
 	for _, c := range l.UDP {
 		u, err := newUDPSocket(c)
 		if err != nil {

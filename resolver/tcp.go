@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -82,23 +83,51 @@ func (c *tcpConn) serve() {
 	room := make(chan struct{}, maxPipelined)
 	r := bufio.NewReader(c.conn)
 	path := c.newWirePath()
-	for wire := []byte(nil); c.awaitFrame(r); {
+	var wire, ready []byte
+	// A client that does not read what is ready is not read from.
+	flush := func() bool {
+		err := c.writeReady(ready)
+		ready = ready[:0]
+		return err == nil
+	}
+	for {
+		if (len(ready) >= readyMost || !hasFrame(r)) && !flush() {
+			return
+		}
+		if !hasFrame(r) && !c.awaitFrame(r) {
+			return
+		}
 		var err error
 		wire, err = appendFrame(wire[:0], r)
 		if err != nil || len(wire) < headerLen {
+			flush()
 			return // no ID to answer, and no trust in the lengths that follow
 		}
-		// A client that does not read what is ready is not read from.
-		if reply := path.answer(wire, c.local, true); reply != nil {
-			if c.writeReady(reply) != nil {
-				return
-			}
+		if more := path.answer(ready, wire, c.local, true); more != nil {
+			ready = more
 			continue
+		}
+		if !flush() { // before anything that may have to wait
+			return
 		}
 		room <- struct{}{}
 		c.waiting.Add(1)
 		c.spawn(packet{wire: bytes.Clone(wire), client: c.client, local: c.local, tcp: true}, func() { <-room })
 	}
+}
+
+// readyMost bounds the answers that are written at once. What is ready for the queries
+// of one read goes with one write: on a connection that is used well the calls are what
+// costs.
+const readyMost = 16 << 10
+
+// hasFrame tells whether a whole message can be read without a wait.
+func hasFrame(r *bufio.Reader) bool {
+	if r.Buffered() < 2 {
+		return false
+	}
+	length, _ := r.Peek(2) // is there
+	return r.Buffered() >= 2+int(binary.BigEndian.Uint16(length))
 }
 
 // awaitFrame waits for the first octet of the next message, and sets the time for
@@ -162,13 +191,16 @@ func (c *tcpConn) write(wire []byte) error {
 	return writeFrame(c.conn, wire)
 }
 
-// writeReady writes an answer with its length in front.
-func (c *tcpConn) writeReady(frame []byte) error {
+// writeReady writes answers with their lengths in front, if there are any.
+func (c *tcpConn) writeReady(frames []byte) error {
+	if len(frames) == 0 {
+		return nil
+	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	now := time.Now()
 	_ = c.conn.SetWriteDeadline(now.Add(tcpIdle))
-	_, err := c.conn.Write(frame)
+	_, err := c.conn.Write(frames)
 	c.last.Store(now.UnixNano())
 	return err
 }

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -277,4 +279,62 @@ func TestTrickle(t *testing.T) {
 			t.Errorf("gave up after %s", got)
 		}
 	})
+}
+
+// What is ready for queries that came together goes in one call, also when a query
+// that is not ready, or a mistake, stands behind them.
+func TestReadyAnswersShareAWrite(t *testing.T) {
+	s := warm(t)
+	var frames []byte
+	for id := range uint16(20) {
+		q := query("web.example.org", dns.TypeA)
+		q.Id = id
+		wire := pack(t, q)
+		frames = append(binary.BigEndian.AppendUint16(frames, uint16(len(wire))), wire...)
+	}
+	askWire(t, s, frames[2:2+binary.BigEndian.Uint16(frames)], true) // now it is ready
+	long := pack(t, query("web.example.org", dns.TypeSRV))
+	for name, tc := range map[string]struct {
+		behind          []byte
+		answers, writes int
+	}{
+		"nothing":   {nil, 20, 1},
+		"long way":  {append(binary.BigEndian.AppendUint16(nil, uint16(len(long))), long...), 21, 2},
+		"a mistake": {[]byte{0, 1, 7}, 20, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, far := net.Pipe()
+			counted := &countWrites{Conn: near}
+			v := &serving{Server: s, reading: t.Context(), work: t.Context(), conns: connSet{limit: 1}}
+			c := &tcpConn{serving: v, conn: counted, local: loopback}
+			c.last.Store(time.Now().UnixNano())
+			var served sync.WaitGroup
+			served.Go(c.serve)
+			_ = far.SetDeadline(time.Now().Add(patience))
+			// With one write, as bufio reads it with one read.
+			if _, err := far.Write(append(slices.Clone(frames), tc.behind...)); err != nil {
+				t.Fatal(err)
+			}
+			for range tc.answers {
+				if _, err := readFrame(far); err != nil {
+					t.Fatal(err)
+				}
+			}
+			far.Close()
+			served.Wait()
+			if got := counted.n.Load(); got != int32(tc.writes) {
+				t.Errorf("%d writes, want %d", got, tc.writes)
+			}
+		})
+	}
+}
+
+type countWrites struct {
+	net.Conn
+	n atomic.Int32
+}
+
+func (c *countWrites) Write(b []byte) (int, error) {
+	c.n.Add(1)
+	return c.Conn.Write(b)
 }

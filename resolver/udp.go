@@ -3,41 +3,28 @@
 package resolver
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/resolver/internal/mmsg"
 )
 
-// udpSocket reads datagrams with the address at which they arrived and answers
-// from that address.
-type udpSocket struct {
-	conn *net.UDPConn
-	// v6 sockets speak of IPv4 addresses in their mapped form, both ways.
-	v6 bool
-}
-
-func newUDPSocket(conn *net.UDPConn) (*udpSocket, error) {
-	u := &udpSocket{conn: conn}
+// newUDPSocket gives a listener the receive buffer for bursts.
+func newUDPSocket(conn *net.UDPConn) (*mmsg.Socket, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("set up %s: %w", conn.LocalAddr(), err)
 	}
-	var optErr error
-	if err := raw.Control(func(fd uintptr) {
-		optErr = u.enable(int(fd))
-		growBuffer(int(fd))
-	}); err != nil {
+	if err := raw.Control(func(fd uintptr) { growBuffer(int(fd)) }); err != nil {
 		return nil, fmt.Errorf("set up %s: %w", conn.LocalAddr(), err)
 	}
-	if optErr != nil {
-		return nil, fmt.Errorf("ask for packet information on %s: %w", conn.LocalAddr(), optErr)
-	}
-	return u, nil
+	return mmsg.New(conn)
 }
 
 // growBuffer makes the receive buffer large, and never smaller: whoever opened the
@@ -60,63 +47,23 @@ func growBuffer(fd int) {
 	}
 }
 
-func (u *udpSocket) enable(fd int) error {
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil {
-		return err
-	}
-	if u.v6 = domain == unix.AF_INET6; u.v6 {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+// udpLoop is what the loop of one socket uses again and again.
+type udpLoop struct {
+	*serving
+	socket *mmsg.Socket
+	path   *wirePath
+	long   []int // datagrams of the batch that go the long way
+	lost   func(error)
 }
 
-// localOf finds the destination address of a datagram among its control messages.
-func localOf(oob []byte) netip.Addr {
-	for len(oob) > 0 {
-		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
-		if err != nil {
-			return netip.Addr{}
-		}
-		switch {
-		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			return netip.AddrFrom4([4]byte(data[8:12])) // ipi_addr: the header's destination
-		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-			return netip.AddrFrom16([16]byte(data[:16])).Unmap()
-		}
-		oob = rest
-	}
-	return netip.Addr{}
-}
-
-// source is a control message that sends from an address. It may be set again and
-// again.
-type source []byte
-
-func (u *udpSocket) newSource() source {
-	if u.v6 {
-		return unix.PktInfo6(&unix.Inet6Pktinfo{})
-	}
-	return unix.PktInfo4(&unix.Inet4Pktinfo{})
-}
-
-// set puts in the address: ipi6_addr begins its structure, ipi_spec_dst comes behind
-// the interface.
-func (s source) set(u *udpSocket, local netip.Addr) source {
-	data := s[unix.CmsgLen(0):]
-	if u.v6 {
-		addr := local.As16()
-		copy(data, addr[:])
-		return s
-	}
-	addr := local.As4()
-	copy(data[4:], addr[:])
-	return s
+func (v *serving) newUDPLoop(u *mmsg.Socket) *udpLoop {
+	return &udpLoop{serving: v, socket: u, path: v.newWirePath(), lost: func(err error) { v.notSent(u, err) }}
 }
 
 // serveUDP reads until v.reading ends.
-func (v *serving) serveUDP(u *udpSocket) error {
+func (v *serving) serveUDP(u *mmsg.Socket) error {
 	l := v.newUDPLoop(u)
+	defer u.Release()
 	for {
 		err := l.next()
 		if err == nil || isPassing(err) {
@@ -125,64 +72,67 @@ func (v *serving) serveUDP(u *udpSocket) error {
 		if v.reading.Err() != nil && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)) {
 			return nil
 		}
-		return fmt.Errorf("read from %s: %w", u.conn.LocalAddr(), err)
+		return fmt.Errorf("read from %s: %w", u.Conn().LocalAddr(), err)
 	}
 }
 
-// udpLoop is what the loop of one socket uses again and again.
-type udpLoop struct {
-	*serving
-	socket   *udpSocket
-	buf, oob []byte
-	path     *wirePath
-	from     source
-}
-
-func (v *serving) newUDPLoop(u *udpSocket) *udpLoop {
-	return &udpLoop{serving: v, socket: u, buf: make([]byte, maxWire), oob: make([]byte, 128), path: v.newWirePath(), from: u.newSource()}
-}
-
-// next reads one datagram. What needs neither a message nor a goroutine is answered
-// between reading and a turn: the ping, and what is ready.
+// next reads a batch of datagrams. What needs neither a message nor a goroutine is
+// answered between reading and a turn: the ping, and what is ready.
 func (l *udpLoop) next() error {
-	n, oobn, _, client, err := l.socket.conn.ReadMsgUDPAddrPort(l.buf, l.oob)
+	b, err := l.socket.Read()
 	if err != nil {
 		return err
 	}
-	wire, local := l.buf[:n], localOf(l.oob[:oobn])
-	if !local.IsValid() || !l.isServed(local) {
-		return nil
+	l.long = l.long[:0]
+	for i := range b.Len() {
+		if !l.answerReady(b, i) {
+			l.long = append(l.long, i)
+		}
 	}
-	if pong := pong(wire); pong != nil {
-		l.send(l.socket, pong, l.from.set(l.socket, local), client)
-		return nil
+	// Before anything that may have to wait for a turn.
+	l.socket.Flush(l.lost)
+	for _, i := range l.long {
+		l.spawnUDP(l.socket, packet{wire: bytes.Clone(b.Datagram(i)), client: b.Client(i), local: b.Local(i)})
 	}
-	if reply := l.path.answer(wire, local, false); reply != nil {
-		l.send(l.socket, reply[2:], l.from.set(l.socket, local), client)
-		return nil
-	}
-	l.spawnUDP(l.socket, packet{wire: append([]byte(nil), wire...), client: client, local: local})
 	return nil
 }
 
+// answerReady queues the reply to a datagram, if one is ready or none is due.
+func (l *udpLoop) answerReady(b *mmsg.Batch, i int) bool {
+	wire, local := b.Datagram(i), b.Local(i)
+	if !local.IsValid() || !l.isServed(local) {
+		return true
+	}
+	if pong := pong(wire); pong != nil {
+		b.Reply(i, pong, 0)
+		return true
+	}
+	reply := l.path.answer(b.Buffer(i), wire, local, false)
+	if reply == nil {
+		return false
+	}
+	b.Reply(i, reply, 2)
+	return true
+}
+
 // spawnUDP waits for a turn and answers in a goroutine.
-func (v *serving) spawnUDP(u *udpSocket, in packet) {
+func (v *serving) spawnUDP(u *mmsg.Socket, in packet) {
 	v.turns <- struct{}{}
 	v.queries.Go(func() {
 		defer func() { <-v.turns }()
 		_ = v.answer(v.work, in, func(wire []byte) error {
-			v.send(u, wire, u.newSource().set(u, in.local), in.client)
+			if err := u.WriteTo(wire, in.local, in.client); err != nil {
+				v.notSent(u, err)
+			}
 			return nil
 		})
 	})
 }
 
-// send is where UDP answers leave. One that the kernel does not take is lost, as
-// datagrams are.
-func (v *serving) send(u *udpSocket, wire []byte, from source, client netip.AddrPort) {
-	if _, _, err := u.conn.WriteMsgUDPAddrPort(wire, from, client); err != nil {
-		v.cfg.Logger.Debug("answer not sent", "client", client, "listener", u.conn.LocalAddr(), "err", err)
-	}
+// notSent tells of an answer that the kernel did not take. It is lost, as datagrams
+// are.
+func (v *serving) notSent(u *mmsg.Socket, err error) {
+	v.cfg.Logger.Debug("answer not sent", "listener", u.Conn().LocalAddr(), "err", err)
 }
 
 // isPassing reports errors that say nothing about the socket itself: an ICMP

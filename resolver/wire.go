@@ -14,12 +14,10 @@ import (
 // built, no goroutine started, nothing allocated. What it does not recognise at once
 // goes the long way, which gives the same octets (FuzzWirePath).
 //
-// A wirePath is one loop's: its buffers are used again by the next query, and grow
-// to the largest answer.
+// A wirePath is one loop's.
 type wirePath struct {
 	*Server
-	q   wireQuery
-	out []byte
+	q wireQuery
 }
 
 func (s *Server) newWirePath() *wirePath {
@@ -37,15 +35,14 @@ type wireQuery struct {
 	size     int    // what the client takes
 }
 
-// answer is the reply to a query at a local address, with the two octets of its
-// length in front as TCP wants them; nil for the long way. The reply is good until
-// the next call.
-func (p *wirePath) answer(wire []byte, local netip.Addr, tcp bool) []byte {
+// answer appends to out the reply to a query at a local address, with the two octets
+// of its length in front as TCP wants them. It returns nil for the long way.
+func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	if !p.q.read(wire, tcp) {
 		return nil
 	}
 	if k := p.answers.findWire(netip.AddrPort{}, &p.q, p.q.qtype); k != nil {
-		return p.reply(wire, k, 0)
+		return p.reply(out, wire, k, 0)
 	}
 	if p.cache == nil || p.table.Load().holds(p.q.name, *p.search.Load()) {
 		return nil
@@ -57,15 +54,15 @@ func (p *wirePath) answer(wire []byte, local netip.Addr, tcp bool) []byte {
 	now := time.Now()
 	for _, qtype := range [...]uint16{p.q.qtype, dns.TypeNone} {
 		if k := p.cache.findWire(set, &p.q, qtype); k.isFresh(now) && (k.tcp || !tcp) {
-			return p.reply(wire, k, k.age(now))
+			return p.reply(out, wire, k, k.age(now))
 		}
 	}
 	return nil
 }
 
-// reply copies an answer for a query: its ID, its question in its own case, TTLs
+// reply appends an answer for a query: its ID, its question in its own case, TTLs
 // that have fallen, and an OPT record if it has one.
-func (p *wirePath) reply(wire []byte, k *kept, seconds uint32) []byte {
+func (p *wirePath) reply(out, wire []byte, k *kept, seconds uint32) []byte {
 	size := len(k.wire)
 	if p.q.bits&keyEDNS != 0 {
 		size += optFixed + optionsLen(k.remarks)
@@ -73,8 +70,10 @@ func (p *wirePath) reply(wire []byte, k *kept, seconds uint32) []byte {
 	if size > p.q.size {
 		return nil
 	}
-	out := append(append(p.out[:0], 0, 0), k.wire...)
-	m := out[2:]
+	out = binary.BigEndian.AppendUint16(out, uint16(size))
+	at := len(out)
+	out = append(out, k.wire...)
+	m := out[at:]
 	copy(m[:2], wire[:2])
 	copy(m[headerLen:], wire[headerLen:p.q.question])
 	if seconds > 0 {
@@ -83,10 +82,8 @@ func (p *wirePath) reply(wire []byte, k *kept, seconds uint32) []byte {
 	if p.q.bits&keyEDNS != 0 {
 		opt := edns{size: udpSize, flags: p.q.bits & doBit, options: k.remarks}
 		setCount(m, countAR, int(binary.BigEndian.Uint16(m[countAR:]))+1)
-		out = opt.appendTo(out) // which may move it
+		out = opt.appendTo(out)
 	}
-	p.out = out
-	binary.BigEndian.PutUint16(out, uint16(size))
 	return out
 }
 

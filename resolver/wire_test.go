@@ -58,12 +58,13 @@ func TestWirePath(t *testing.T) {
 	for name, q := range wirePathQueries() {
 		for _, tcp := range []bool{false, true} {
 			wire := pack(t, q)
-			if tcp && path.answer(wire, loopback, tcp) == nil {
+			if tcp && path.answer(nil, wire, loopback, tcp) == nil {
 				askWire(t, s, wire, tcp) // what came by UDP is not for TCP
 			}
 			askWire(t, s, wire, tcp)
 			checkWirePath(t, s, path, wire, tcp, true)
-			if n := testing.AllocsPerRun(100, func() { path.answer(wire, loopback, tcp) }); n != 0 {
+			buf := make([]byte, 0, maxWire)
+			if n := testing.AllocsPerRun(100, func() { path.answer(buf, wire, loopback, tcp) }); n != 0 {
 				t.Errorf("%s: %v allocations", name, n)
 			}
 		}
@@ -82,27 +83,27 @@ func TestWirePathKnowsItsLimits(t *testing.T) {
 	for name, q := range queries {
 		wire := pack(t, q)
 		askWire(t, s, wire, false)
-		if path.answer(wire, loopback, false) != nil {
+		if path.answer(nil, wire, loopback, false) != nil {
 			t.Errorf("%s: answered on the wire path", name)
 		}
 	}
 	// A table that changes takes its answers back at once.
 	wire := pack(t, query("web.example.org", dns.TypeA))
 	askWire(t, s, wire, false)
-	if path.answer(wire, loopback, false) == nil {
+	if path.answer(nil, wire, loopback, false) == nil {
 		t.Fatal("not ready")
 	}
 	s.SetTable(nil)
-	if path.answer(wire, loopback, false) != nil {
+	if path.answer(nil, wire, loopback, false) != nil {
 		t.Error("the old table answers")
 	}
 	// And one that comes wins over the cache.
 	askWire(t, s, wire, false)
-	if path.answer(wire, loopback, false) == nil {
+	if path.answer(nil, wire, loopback, false) == nil {
 		t.Fatal("not in the cache")
 	}
 	s.SetTable(table(t, storyTable))
-	if path.answer(wire, loopback, false) != nil {
+	if path.answer(nil, wire, loopback, false) != nil {
 		t.Error("the cache hides the table")
 	}
 }
@@ -120,7 +121,7 @@ func askWire(tb testing.TB, s *Server, wire []byte, tcp bool) []byte {
 // checkWirePath compares both ways. Between two looks a second may have passed.
 func checkWirePath(tb testing.TB, s *Server, path *wirePath, wire []byte, tcp, must bool) {
 	tb.Helper()
-	short := bytes.Clone(path.answer(wire, loopback, tcp))
+	short := bytes.Clone(path.answer(nil, wire, loopback, tcp))
 	if short == nil {
 		if must {
 			tb.Errorf("%x: not answered on the wire path", wire)
@@ -128,7 +129,7 @@ func checkWirePath(tb testing.TB, s *Server, path *wirePath, wire []byte, tcp, m
 		return
 	}
 	long := askWire(tb, s, wire, tcp)
-	if !bytes.Equal(short[2:], long) && !bytes.Equal(path.answer(wire, loopback, tcp)[2:], long) {
+	if !bytes.Equal(short[2:], long) && !bytes.Equal(path.answer(nil, wire, loopback, tcp)[2:], long) {
 		tb.Errorf("%x:\nwire path %x\nlong way  %x", wire, short[2:], long)
 	}
 	if want := len(short) - 2; want != int(short[0])<<8|int(short[1]) {
@@ -148,7 +149,7 @@ func FuzzWirePath(f *testing.F) {
 	s := warm(f)
 	path := s.newWirePath()
 	f.Fuzz(func(t *testing.T, wire []byte, tcp bool) {
-		if len(wire) > 512 || path.answer(wire, loopback, tcp) == nil {
+		if len(wire) > 512 || path.answer(nil, wire, loopback, tcp) == nil {
 			if len(wire) > 512 || !path.q.read(wire, tcp) {
 				return
 			}
@@ -196,8 +197,9 @@ func BenchmarkWirePath(b *testing.B) {
 			wire := pack(b, wirePathQueries()[name])
 			askWire(b, s, wire, false)
 			b.ReportAllocs()
+			buf := make([]byte, 0, maxWire)
 			for b.Loop() {
-				if path.answer(wire, loopback, false) == nil {
+				if path.answer(buf, wire, loopback, false) == nil {
 					b.Fatal("not ready")
 				}
 			}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mmsg
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is a UDP socket with the local address of each datagram: the one it is bound
+// to or, on a wildcard address, what IP_PKTINFO says. It is not safe for concurrent use;
+// several on one connection, each with its goroutine, are fine.
+type Socket struct {
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	v6    bool
+	bound netip.Addr // unmapped; invalid on a wildcard address
+
+	batch *Batch // nil while we wait
+	sent  int
+	errno unix.Errno
+	// The closures are made once: they would be allocated with each call.
+	readable, writable func(fd uintptr) bool
+}
+
+// New sets a socket up. The connection stays the caller's, who closes it.
+func New(conn *net.UDPConn) (*Socket, error) {
+	local := conn.LocalAddr()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("set up %s: %w", local, err)
+	}
+	s := &Socket{conn: conn, raw: raw}
+	if addr := local.(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone(""); !addr.IsUnspecified() {
+		s.bound = addr
+	}
+	var optErr error
+	if err := raw.Control(func(fd uintptr) { optErr = s.enable(int(fd)) }); err != nil {
+		return nil, fmt.Errorf("set up %s: %w", local, err)
+	}
+	if optErr != nil {
+		return nil, fmt.Errorf("ask for packet information on %s: %w", local, optErr)
+	}
+	s.readable, s.writable = s.receive, s.send
+	return s, nil
+}
+
+// enable asks for packet information where it says something new: it costs a tenth of
+// an answer.
+func (s *Socket) enable(fd int) error {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return err
+	}
+	s.v6 = domain == unix.AF_INET6
+	if s.bound.IsValid() {
+		return nil
+	}
+	if s.v6 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+}
+
+// Conn is the connection that New was given.
+func (s *Socket) Conn() *net.UDPConn { return s.conn }
+
+// Read waits for datagrams and returns one at least. The batch of the call before is no
+// longer good. An error is the socket's, as net has them, or the system call's.
+func (s *Socket) Read() (*Batch, error) {
+	if s.batch != nil {
+		s.batch.rewind()
+	}
+	if err := s.raw.Read(s.readable); err != nil {
+		s.Release()
+		return nil, err
+	}
+	if s.errno != 0 {
+		return nil, s.errno
+	}
+	return s.batch, nil
+}
+
+// receive is called when there may be something to read. Without it, the goroutine
+// waits, and the memory is for others.
+func (s *Socket) receive(fd uintptr) bool {
+	if s.batch == nil {
+		s.batch = pool.Get().(*Batch)
+		s.batch.socket = s
+	}
+	var n int
+	if n, s.errno = recvmmsg(fd, s.batch.in[:]); s.errno == 0 {
+		s.batch.n = n
+		return true
+	}
+	s.Release()
+	return s.errno != unix.EAGAIN
+}
+
+// Release gives the memory back until the next Read.
+func (s *Socket) Release() {
+	if s.batch == nil {
+		return
+	}
+	s.batch.rewind()
+	s.batch.socket = nil
+	pool.Put(s.batch)
+	s.batch = nil
+}
+
+// Flush sends the replies of the last batch. One that the kernel does not take is lost,
+// as datagrams are, and told to lost; the others go.
+func (s *Socket) Flush(lost func(error)) {
+	if s.batch == nil {
+		return
+	}
+	for s.sent = 0; s.sent < s.batch.replies; {
+		if err := s.raw.Write(s.writable); err != nil {
+			lost(err)
+			break
+		}
+		if s.errno != 0 && s.errno != unix.EINTR {
+			lost(s.errno)
+			s.sent++ // the error is the first one's
+		}
+	}
+	s.batch.replies = 0
+}
+
+func (s *Socket) send(fd uintptr) bool {
+	var n int
+	if n, s.errno = sendmmsg(fd, s.batch.out[s.sent:s.batch.replies]); s.errno == 0 {
+		s.sent += n
+	}
+	return s.errno != unix.EAGAIN
+}
+
+// WriteTo sends one datagram from a local address to a client, at any time and from any
+// goroutine.
+func (s *Socket) WriteTo(wire []byte, local netip.Addr, client netip.AddrPort) error {
+	if !client.IsValid() {
+		return errors.New("no address to send to")
+	}
+	var from []byte
+	if !s.bound.IsValid() {
+		from = s.AppendSource(nil, local)
+	}
+	_, _, err := s.conn.WriteMsgUDPAddrPort(wire, from, client)
+	return err
+}
