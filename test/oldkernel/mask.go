@@ -3,6 +3,7 @@
 package oldkernel
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -77,10 +78,34 @@ func Versions() []string {
 func Features() []string { return slices.Sorted(maps.Keys(features)) }
 
 // Linux hides what a kernel did not have yet. It panics if it does not know it.
-func Linux(version string) Mask {
+func Linux(version string) Mask { return must(ofVersion(version)) }
+
+// Without hides single features. It panics if it does not know one.
+func Without(names ...string) Mask { return must(ofFeatures(names)) }
+
+// Parse returns the mask of a version, or of features separated by commas, as flags have
+// them. One of the two must be given.
+func Parse(version, names string) (Mask, error) {
+	if (version == "") == (names == "") {
+		return Mask{}, errors.New("hide parts of the kernel: give either a version or features")
+	}
+	if version != "" {
+		return ofVersion(version)
+	}
+	return ofFeatures(strings.Split(names, ","))
+}
+
+func must(m Mask, err error) Mask {
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func ofVersion(version string) (Mask, error) {
 	last, ok := versions[version]
 	if !ok {
-		panic(fmt.Sprintf("oldkernel: no Linux %s, only %s", version, strings.Join(Versions(), ", ")))
+		return Mask{}, fmt.Errorf("no mask for Linux %s, only for %s", version, strings.Join(Versions(), ", "))
 	}
 	var newer []string
 	for name, f := range features {
@@ -88,13 +113,12 @@ func Linux(version string) Mask {
 			newer = append(newer, name)
 		}
 	}
-	m := Without(newer...)
+	m, err := ofFeatures(newer)
 	m.Name, m.last = "Linux "+version, last
-	return m
+	return m, err
 }
 
-// Without hides single features. It panics if it does not know one.
-func Without(names ...string) Mask {
+func ofFeatures(names []string) (Mask, error) {
 	m := Mask{
 		Name:    "no " + strings.Join(names, ", no "),
 		missing: make(map[object]bool),
@@ -103,7 +127,7 @@ func Without(names ...string) Mask {
 	for _, name := range names {
 		f, ok := features[name]
 		if !ok {
-			panic(fmt.Sprintf("oldkernel: no feature %q, only %s", name, strings.Join(Features(), ", ")))
+			return Mask{}, fmt.Errorf("no mask for feature %q, only for %s", name, strings.Join(Features(), ", "))
 		}
 		for _, o := range f.objects {
 			m.missing[o] = true
@@ -114,7 +138,7 @@ func Without(names ...string) Mask {
 		m.cookie = m.cookie || f.cookie
 		m.privy = m.privy || f.privy
 	}
-	return m
+	return m, nil
 }
 
 // lacks tells whether a part of bpf(2) is hidden.

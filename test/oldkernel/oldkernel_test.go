@@ -221,8 +221,8 @@ func TestNested(t *testing.T) {
 
 func TestUnknownNames(t *testing.T) {
 	for name, make := range map[string]func(){
-		"Linux 3.2":     func() { oldkernel.Linux("3.2") },
-		"feature \"x\"": func() { oldkernel.Without("x") },
+		"Linux 3.2":   func() { oldkernel.Linux("3.2") },
+		`feature "x"`: func() { oldkernel.Without("x") },
 	} {
 		func() {
 			defer func() {
