@@ -105,6 +105,12 @@ func openCgroupID(id uint64) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup %d: %w", id, os.NewSyscallError("open_by_handle_at", err))
 	}
+	// Linux 5.10 opens a removed cgroup as long as something is attached to it, but it has
+	// no files any more.
+	if err := unix.Faccessat(fd, "cgroup.procs", unix.F_OK, 0); errors.Is(err, unix.ENOENT) {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("open cgroup %d: %w", id, ErrCgroupGone)
+	}
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
 		path = fmt.Sprintf("cgroup %d", id)
