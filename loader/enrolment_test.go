@@ -51,8 +51,7 @@ func TestEnrolWhileAnotherBeats(t *testing.T) {
 	for i := range 50 {
 		s := scope()
 		s.PrimaryIPv4 = netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + i)})
-		told := make(chan string)
-		go func() { told <- worker.tell(t, "beat") }()
+		told := worker.asking("beat")
 		w.enrol(t, e, s)
 		if got := <-told; got != "ok" {
 			t.Fatalf("beat: %s", got)
@@ -70,8 +69,7 @@ func TestEnrolWhileAnotherBeats(t *testing.T) {
 	}
 	for range 20 {
 		w.enrol(t, e, scope())
-		told := make(chan string)
-		go func() { told <- worker.tell(t, "beat") }()
+		told := worker.asking("beat")
 		if err := e.Withdraw(); err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
@@ -78,8 +79,17 @@ func obey(e *Enrolment, line string) string {
 	return "ok"
 }
 
+// workerCapabilities are those without which a worker may not use the maps that it is
+// given: CAP_BPF before Linux 5.19, where unprivileged_bpf_disabled is set.
+func workerCapabilities() []uintptr {
+	if checkUnprivileged().Severity == OK {
+		return nil
+	}
+	return []uintptr{unix.CAP_BPF}
+}
+
 // startWorker hands the enrolment to a process that runs as the exempt owner, without
-// capabilities, and gives up its own hold on the listeners.
+// capabilities where the kernel allows that, and gives up its own hold on the listeners.
 func (w *world) startWorker(t *testing.T, e *Enrolment) *child {
 	t.Helper()
 	files, err := e.Files()
@@ -89,7 +99,10 @@ func (w *world) startWorker(t *testing.T, e *Enrolment) *child {
 	cmd := testenv.Command(t, "worker", strconv.Itoa(len(files)))
 	cmd.Dir = "/"
 	cmd.ExtraFiles = files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: DefaultOwner, Gid: DefaultOwner}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: DefaultOwner, Gid: DefaultOwner},
+		AmbientCaps: workerCapabilities(),
+	}
 	c := pipe(t, cmd)
 	w.client.Start(cmd)
 	for _, f := range files[:2] {
@@ -100,17 +113,40 @@ func (w *world) startWorker(t *testing.T, e *Enrolment) *child {
 
 func (c *child) tell(t *testing.T, word string) string {
 	t.Helper()
-	if _, err := io.WriteString(c.in, word+"\n"); err != nil {
+	answer, err := c.ask(word)
+	if err != nil {
 		t.Fatal(err)
-	}
-	var answer string
-	if err := c.out.Decode(&answer); err != nil {
-		t.Fatalf("worker: %v", err)
 	}
 	return answer
 }
 
-// The worker serves, beats, and knows nameservers, as uid 1337 without a capability.
+// ask is tell for goroutines that may not end the test.
+func (c *child) ask(word string) (string, error) {
+	if _, err := io.WriteString(c.in, word+"\n"); err != nil {
+		return "", err
+	}
+	var answer string
+	if err := c.out.Decode(&answer); err != nil {
+		return "", fmt.Errorf("worker: %w", err)
+	}
+	return answer, nil
+}
+
+// asking asks beside what the test does.
+func (c *child) asking(word string) <-chan string {
+	told := make(chan string, 1)
+	go func() {
+		answer, err := c.ask(word)
+		if err != nil {
+			answer = err.Error()
+		}
+		told <- answer
+	}()
+	return told
+}
+
+// The worker serves, beats, and knows nameservers, as uid 1337 without a capability that
+// the kernel does not insist on.
 func TestWorkerWithoutPrivilege(t *testing.T) {
 	w := newWorld(t)
 	d := w.load(t)
@@ -122,7 +158,11 @@ func TestWorkerWithoutPrivilege(t *testing.T) {
 			t.Errorf("%s: %s, want %s", word, got, want)
 		}
 	}
-	want("capabilities", "uid 1337 capabilities 0")
+	var capabilities uint64
+	for _, bit := range workerCapabilities() {
+		capabilities |= 1 << bit
+	}
+	want("capabilities", fmt.Sprintf("uid 1337 capabilities %x", capabilities))
 	want("beat", "no scope")
 	want("127.0.0.1", "none")
 	w.enrol(t, e, scope())
