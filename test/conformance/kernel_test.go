@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
@@ -165,6 +166,9 @@ func TestReturnValues(t *testing.T) {
 }
 
 func newProgram(hook ebpf.AttachType, code asm.Instructions) (*ebpf.Program, error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, err
+	}
 	return ebpf.NewProgram(&ebpf.ProgramSpec{Name: "test_hook", Type: ebpf.CGroupSockAddr, AttachType: hook, License: "GPL", Instructions: code})
 }
 

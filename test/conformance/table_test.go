@@ -76,10 +76,14 @@ func (s state) listens() bool {
 // check runs a Spec and compares all that there is to see with what is expected.
 func (w *world) check(t *testing.T, spec probe.Spec) {
 	t.Helper()
+	want := w.expect(spec)
+	if want.Result.Errno != "EAGAIN" {
+		spec.Wait = 0 // no query is lost here: an answer may take its time
+	}
 	var got expected
 	got.Counts = w.counted(t, func() { got.Result = w.probe.Run(t, spec) })
 	got.Result.Local = anyPort(got.Result.Local)
-	if diff := cmp.Diff(w.expect(spec), got, same()...); diff != "" {
+	if diff := cmp.Diff(want, got, same()...); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", spec.Family, diff)
 	}
 }
