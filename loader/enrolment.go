@@ -143,15 +143,11 @@ func (e *Enrolment) write(settings bpf.SteerScope, how ebpf.MapUpdateFlags) erro
 	return nil
 }
 
-// isHere tells whether the calling thread is in the listeners' namespace. Before Linux
-// 5.14 the kernel does not tell, and we trust the caller.
+// isHere tells whether the calling thread is in the listeners' namespace. Where it may
+// not know (see isOf) it trusts the caller.
 func (e *Enrolment) isHere() bool {
-	own, err := NamespaceCookie()
-	if err != nil {
-		return true
-	}
-	theirs, err := unix.GetsockoptUint64(e.blessed()[0].fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	return err == nil && own == theirs
+	here, err := isOf(e.blessed()[0].fd)
+	return here || errors.Is(err, unix.EPERM)
 }
 
 func (e *Enrolment) delete() error {

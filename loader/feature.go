@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/loader/nscookie"
 )
 
 // Features of the kernel, each found by trying it.
@@ -30,7 +32,7 @@ func checkHooks() []Finding {
 			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
 		})
 		if err != nil {
-			f.Have, f.Severity, f.Remedy = tried(err), Failure, "use Linux "+h.since+" or newer, built with CONFIG_CGROUP_BPF"
+			f.Have, f.Severity, f.Remedy = tried(err), Failure, "use Linux 5.10 or newer, built with CONFIG_CGROUP_BPF"
 			if errors.Is(err, unix.EPERM) {
 				f.Remedy = "see the capabilities"
 			}
@@ -110,11 +112,16 @@ func checkPidfd() Finding {
 	return f
 }
 
+// checkCookie does not attach the program that is asked where the kernel does not tell.
 func checkCookie() Finding {
-	f := Finding{Check: "SO_NETNS_COOKIE", Need: "in the kernel (since Linux 5.14)", Have: "there"}
-	if _, err := NamespaceCookie(); err != nil {
-		f.Have, f.Severity = tried(err), Warning
-		f.Remedy = "use Linux 5.14 or newer: without it there is no fail closed, and no resolver but ours"
+	f := Finding{Check: "namespace cookie", Need: "to fail closed, and for a resolver that is not ours", Have: "told by the kernel"}
+	_, err := toldCookie()
+	if err == nil {
+		return f
+	}
+	f.Have = "told by a program, on our own cgroup for a moment (SO_NETNS_COOKIE: " + err.Error() + ")"
+	if err := nscookie.Check(); err != nil {
+		f.Have, f.Severity, f.Remedy = tried(err), Warning, "use Linux 5.10 or newer"
 	}
 	return f
 }

@@ -18,5 +18,7 @@ func TestMain(m *testing.M) {
 		"unprivileged": runUnprivileged,
 		"hold":         runHolder,
 		"listen":       runListener,
+		"cookie":       runCookie,
+		"here":         runHere,
 	})
 }

@@ -11,11 +11,30 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/bpf"
+	"github.com/dnsteer/dnsteer/loader/nscookie"
 )
 
 // NamespaceCookie returns the number by which the datapath knows the network namespace
-// of the calling thread. Needs Linux 5.14 (SO_NETNS_COOKIE).
+// of the calling thread. Before Linux 5.14 the kernel does not tell (SO_NETNS_COOKIE), and
+// a program is attached to the process's own cgroup for a moment, which does.
 func NamespaceCookie() (uint64, error) {
+	cookie, err := toldCookie()
+	if !errors.Is(err, unix.ENOPROTOOPT) {
+		return cookie, err
+	}
+	cgroup, err := OwnCgroup()
+	if err != nil {
+		return 0, err
+	}
+	cookie, err = nscookie.Ask(cgroup)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the cookie of the network namespace: %w", err)
+	}
+	return cookie, nil
+}
+
+// toldCookie is what the kernel tells of the calling thread's network namespace.
+func toldCookie() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, os.NewSyscallError("socket", err)
@@ -23,6 +42,24 @@ func NamespaceCookie() (uint64, error) {
 	defer unix.Close(fd)
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	return cookie, os.NewSyscallError("getsockopt", err)
+}
+
+// isOf tells whether a socket belongs to the calling thread's network namespace.
+// Before Linux 5.14 that takes CAP_NET_ADMIN; the error is EPERM without it.
+func isOf(fd int) (bool, error) {
+	own, err := toldCookie()
+	if err == nil {
+		theirs, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return own == theirs, err
+	}
+	namespace, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(namespace)
+	var here, there unix.Stat_t
+	err = errors.Join(unix.Stat("/proc/thread-self/ns/net", &here), unix.Fstat(namespace, &there))
+	return here.Dev == there.Dev && here.Ino == there.Ino, err
 }
 
 // EnrolNamespace makes a network namespace a scope by its cookie. foreign says that

@@ -113,7 +113,7 @@ func (r Result) untested() []string {
 func (r Result) disagreements() []string {
 	var names []string
 	for feature, check := range map[string]string{
-		"so_netns_cookie":   "check.SO_NETNS_COOKIE",
+		"netns_cookie":      "check.namespace_cookie",
 		"unprivileged_map":  "check.unprivileged_bpf",
 		"pidfd_getfd":       "check.pidfd_getfd",
 		"hook.connect4":     "check.hook_connect4",

@@ -88,10 +88,10 @@ func TestSettle(t *testing.T) {
 		{"renamed", func(r *Result) { delete(r.Behaviours, "TCP") }, Fail, "no test of TCP"},
 		{"no modules", func(r *Result) { r.Modules = false }, ImageOnly, ""},
 		{"check is wrong", func(r *Result) {
-			r.Features["so_netns_cookie"], r.Features["check.SO_NETNS_COOKIE"] = "no", "ok"
-		}, Fail, "dnsteer check is wrong about so_netns_cookie"},
+			r.Features["netns_cookie"], r.Features["check.namespace_cookie"] = "no", "ok"
+		}, Fail, "dnsteer check is wrong about netns_cookie"},
 		{"check is right", func(r *Result) {
-			r.Features["so_netns_cookie"], r.Features["check.SO_NETNS_COOKIE"] = "no", "warning"
+			r.Features["netns_cookie"], r.Features["check.namespace_cookie"] = "no", "warning"
 		}, Pass, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -158,7 +158,8 @@ func TestTable(t *testing.T) {
 	r.Behaviours["TCP"] = &Tally{Passed: 3, Failed: 1}
 	r.Behaviours["fail open"] = &Tally{Skipped: 2}
 	r.Features["hook.connect4"], r.Features["hook.connect6"] = "yes", "no"
-	r.Features["so_netns_cookie"], r.Features["says.SO_NETNS_COOKIE"], r.Features["says.conntrack"] = "no", "use a newer one", "always"
+	r.Features["so_netns_cookie"], r.Features["netns_cookie"] = "no", "yes"
+	r.Features["says.bpf_link"], r.Features["says.conntrack"] = "use a newer one", "always"
 	results := []Result{*r, {Kernel: "6.2", Outcome: Missing}, {Kernel: "7.0", Version: "7.0.13-1", Outcome: ImageOnly}}
 	text := table(results)
 	lines := strings.Split(text, "\n")
@@ -173,7 +174,7 @@ func TestTable(t *testing.T) {
 	first := cells(2)
 	for title, want := range map[string]string{
 		"Linux": "6.1.192", "privileged tests": fmt.Sprint(len(behaviours()), " pass"), "UDP, IPv4": "yes", "TCP": "**3 of 4**", "fail open": "**no**",
-		"hooks": "**1 of 2**", "by link": "?", "netns cookie": "**no**", "IPv6": "?",
+		"hooks": "**1 of 2**", "by link": "?", "netns cookie": "by a program", "IPv6": "?",
 	} {
 		if first[title] != want {
 			t.Errorf("%s: %q, want %q", title, first[title], want)

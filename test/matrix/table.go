@@ -36,7 +36,7 @@ func columns() []column {
 		{"by legacy call", func(r Result) string { return cellHooks(r, "legacy.") }},
 		{"owner and interface of the socket (BTF)", cellCheck("check.kernel_BTF")},
 		{"copies sockets (pidfd_getfd)", cellAll("pidfd_getfd")},
-		{"netns cookie", cellAll("so_netns_cookie")},
+		{"netns cookie", cellCookie},
 		{"worker without CAP_BPF", cellAll("unprivileged_map")},
 		{"ring buffer", cellAll("ringbuf")},
 		{"IPv6", cellAll("ipv6")},
@@ -121,6 +121,15 @@ func cellCheck(key string) func(Result) string {
 		}
 		return cellNo
 	}
+}
+
+// cellCookie tells who tells the cookie of a namespace: the kernel, or a program of ours.
+func cellCookie(r Result) string {
+	cell := cellAll("so_netns_cookie")(r)
+	if cell == cellNo && r.Features["netns_cookie"] == "yes" {
+		return "by a program"
+	}
+	return cell
 }
 
 // cellAll is yes if all attributes are.

@@ -72,6 +72,24 @@ func (cg *Cgroup) Start(cmd *exec.Cmd) {
 	start(cg.tb, cmd)
 }
 
+// ownCgroup is the directory of the test's own cgroup.
+func ownCgroup() (string, error) {
+	root, err := cgroup2Mount()
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return filepath.Join(root, path), nil
+		}
+	}
+	return "", errors.New("find own cgroup: it is in no cgroup v2")
+}
+
 // cgroupPrefix begins the names of this process's cgroups.
 func cgroupPrefix() string { return fmt.Sprintf("dnsteer-test-%d-", os.Getpid()) }
 

@@ -3,6 +3,7 @@
 package testenv
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/loader/nscookie"
 )
 
 // NetNS is a network namespace without a name. The test's descriptor, and
@@ -84,22 +87,36 @@ func (ns *NetNS) Path() string {
 // File is the test's descriptor of the namespace; do not close it.
 func (ns *NetNS) File() *os.File { return ns.file }
 
-// Cookie is the number by which BPF programs know the namespace
-// (bpf_get_netns_cookie). It needs Linux 5.14.
+// Cookie is the number by which BPF programs know the namespace (bpf_get_netns_cookie).
 func (ns *NetNS) Cookie() uint64 {
 	ns.tb.Helper()
 	var cookie uint64
 	ns.Do(func() {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			ns.tb.Fatalf("open socket: %v", err)
-		}
-		defer unix.Close(fd)
-		if cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
+		var err error
+		if cookie, err = netnsCookie(); err != nil {
 			ns.tb.Fatalf("read namespace cookie: %v", err)
 		}
 	})
 	return cookie
+}
+
+// netnsCookie reads the cookie of the calling thread's namespace; before Linux 5.14 by a
+// program on the test's own cgroup.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if !errors.Is(err, unix.ENOPROTOOPT) {
+		return cookie, err
+	}
+	own, err := ownCgroup()
+	if err != nil {
+		return 0, err
+	}
+	return nscookie.Ask(own)
 }
 
 // enter moves the calling thread into the namespace and locks it to the

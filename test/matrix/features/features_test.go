@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
+	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -153,6 +154,8 @@ func TestSystemCalls(t *testing.T) {
 	defer unix.Close(s)
 	_, err = unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	report(t, "so_netns_cookie", err)
+	_, err = loader.NamespaceCookie()
+	report(t, "netns_cookie", err)
 
 	s6, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
