@@ -16,9 +16,8 @@ const maxAliases = 8
 
 // tableStage answers the names of the table.
 type tableStage struct {
-	table  func() *Table
-	search func() suffixes
-	next   Exchanger
+	table func() *Table
+	next  Exchanger
 }
 
 // Exchange answers from the table what it holds, and asks on for all else: other
@@ -32,7 +31,7 @@ func (s *tableStage) Exchange(ctx context.Context, req *Request) (*Response, err
 	table := s.table()
 	e, name, alias := table.find(m.name), m.name, false
 	if e == nil {
-		e, name = table.expanded(m.name, s.search())
+		e, name = table.expanded(m.name, req.scope.settings.Load().search)
 		alias = true
 	}
 	if e == nil {
@@ -218,5 +217,5 @@ func (r *Request) derive(name wireName) *Request {
 	if r.edns != nil {
 		m.addOPT(r.edns)
 	}
-	return &Request{Client: r.Client, Local: r.Local, TCP: r.TCP, msg: m, edns: r.edns}
+	return &Request{Client: r.Client, Local: r.Local, TCP: r.TCP, scope: r.scope, msg: m, edns: r.edns}
 }

@@ -69,6 +69,12 @@ type cached struct {
 	visited          atomic.Bool
 }
 
+// client is whose an entry is.
+type client struct {
+	scope uint32
+	addr  netip.Addr
+}
+
 // find returns what is kept under a key.
 func (c *cache) find(k key) (*kept, *fault) {
 	s := c.shard(k.name)
@@ -94,9 +100,9 @@ func (c *cache) shardOf(name []byte) *shard {
 }
 
 // put replaces what is kept under a key.
-func (c *cache) put(k key, client netip.Addr, epoch uint64, answer *kept, fault *fault) {
+func (c *cache) put(k key, from client, epoch uint64, answer *kept, fault *fault) {
 	e := &cached{key: k, answer: answer, fault: fault, octets: overhead + len(k.name),
-		client:   uint8(maphash.Comparable(c.seed, client) % clientLots),
+		client:   uint8(maphash.Comparable(c.seed, from) % clientLots),
 		upstream: uint8(maphash.Comparable(c.seed, k.set) % upstreamLots)}
 	e.octets += answer.size() + fault.size()
 	if e.octets > c.limit/maxShare {
@@ -116,6 +122,16 @@ func (c *cache) put(k key, client netip.Addr, epoch uint64, answer *kept, fault 
 	s.add(e)
 	for s.octets > c.limit {
 		s.evict()
+	}
+}
+
+// drop forgets a key.
+func (c *cache) drop(k key) {
+	s := c.shard(k.name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.entries[k]; ok {
+		s.remove(e)
 	}
 }
 

@@ -20,6 +20,9 @@ var (
 	setB    = netip.MustParseAddrPort("198.51.100.2:53")
 )
 
+// setOf is the set of a nameserver that was meant.
+func setOf(server netip.AddrPort) set { return set{server: server} }
+
 // numbered is the key of one of many names, with an answer made for it.
 func numbered(tb testing.TB, set netip.AddrPort, prefix string, i int) (key, *kept) {
 	tb.Helper()
@@ -36,14 +39,14 @@ func numbered(tb testing.TB, set netip.AddrPort, prefix string, i int) (key, *ke
 	if answer == nil {
 		tb.Fatal("not kept")
 	}
-	return key{set: set, name: name, qtype: dns.TypeA, qclass: dns.ClassINET, bits: bitRD}, answer
+	return key{set: setOf(set), name: name, qtype: dns.TypeA, qclass: dns.ClassINET, bits: bitRD}, answer
 }
 
-func fill(tb testing.TB, c *cache, client netip.Addr, set netip.AddrPort, prefix string, n int) {
+func fill(tb testing.TB, c *cache, from netip.Addr, set netip.AddrPort, prefix string, n int) {
 	tb.Helper()
 	for i := range n {
 		k, answer := numbered(tb, set, prefix, i)
-		c.put(k, client, 0, answer, nil)
+		c.put(k, client{addr: from}, 0, answer, nil)
 	}
 }
 
@@ -133,9 +136,9 @@ func TestCacheIsShared(t *testing.T) {
 	}
 }
 
-func lotOf(c *cache, client netip.Addr, set netip.AddrPort) [2]uint8 {
-	k, answer := key{set: set, name: rootName}, (*kept)(nil)
-	c.put(k, client, c.epoch.Load(), answer, nil)
+func lotOf(c *cache, from netip.Addr, server netip.AddrPort) [2]uint8 {
+	k, answer := key{set: setOf(server), name: rootName}, (*kept)(nil)
+	c.put(k, client{addr: from}, c.epoch.Load(), answer, nil)
 	e := c.shard(rootName).entries[k]
 	return [2]uint8{e.client, e.upstream}
 }
@@ -148,7 +151,7 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	for i := range 200 {
 		for j := range 100 {
 			k, answer := numbered(t, setA, fmt.Sprintf("once%d-", i), j)
-			c.put(k, clientA, 0, answer, nil)
+			c.put(k, client{addr: clientA}, 0, answer, nil)
 		}
 		for j := range hot {
 			k, _ := numbered(t, setA, "hot", j)
@@ -165,7 +168,7 @@ func TestCacheRefusesGiants(t *testing.T) {
 	c := newCache(shardCount * 8 * 1024)
 	k, answer := numbered(t, setA, "n", 1)
 	answer.wire = make([]byte, 2000)
-	if c.put(k, clientA, 0, answer, nil); c.shard(k.name).octets != 0 {
+	if c.put(k, client{addr: clientA}, 0, answer, nil); c.shard(k.name).octets != 0 {
 		t.Error("was kept")
 	}
 }

@@ -69,6 +69,9 @@ func (c *cache) search(req *Request, now time.Time) found {
 	if answer.serves(req, now) {
 		return found{answer: answer, fresh: true}
 	}
+	if own := req.own(); own != req.key {
+		_, fault = c.find(own)
+	}
 	k := req.key
 	k.qtype = dns.TypeNone
 	none, _ := c.find(k)
@@ -142,20 +145,23 @@ func (s *fillStage) Exchange(ctx context.Context, req *Request) (*Response, erro
 	if !req.keyed {
 		return res, err
 	}
-	now, client := time.Now(), req.Client.Addr()
-	answer, before := s.find(req.key)
+	now, own := time.Now(), req.own()
+	answer, before := s.find(own)
 	if fault := newFault(res, err, req.TCP, before, now); fault != nil {
 		if !answer.isStale(now) {
 			answer = nil
 		}
-		s.put(req.key, client, epoch, answer, fault)
+		s.put(own, req.client(), epoch, answer, fault)
 		return res, err
 	}
 	if err != nil {
 		return nil, err
 	}
+	if before != nil && own != req.key {
+		s.drop(own)
+	}
 	if fresh := keep(res, now); fresh != nil {
-		s.put(fresh.keyFor(req.key), client, epoch, fresh, nil)
+		s.put(fresh.keyFor(req.key), req.client(), epoch, fresh, nil)
 	}
 	return res, nil
 }

@@ -12,6 +12,8 @@ import (
 )
 
 // Config is what a Server needs to know. The zero value serves the table alone.
+// Origin, Upstreams, Search and Logger are of Server.Serve, and of every Scope that has
+// none of its own.
 //
 // A name is answered in this order: by the table, by the table without one of the
 // search suffixes, by Upstreams if there are any, by what Origin says.
@@ -86,10 +88,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Timeout < 0 || c.Resend < 0 || c.MaxForwards < 0 || c.MaxConns < 0 {
 		return c, errors.New("a timeout or limit is negative")
 	}
-	for _, up := range c.Upstreams {
+	return c, checkUpstreams(c.Upstreams)
+}
+
+func checkUpstreams(list []netip.AddrPort) error {
+	for _, up := range list {
 		if !up.IsValid() || up.Port() == 0 || up.Addr().IsUnspecified() || up.Addr().IsMulticast() {
-			return c, fmt.Errorf("upstream %q is not the address and port of a server", up)
+			return fmt.Errorf("upstream %q is not the address and port of a server", up)
 		}
 	}
-	return c, nil
+	return nil
 }

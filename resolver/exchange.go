@@ -17,8 +17,9 @@ type Request struct {
 	Local  netip.Addr     // the address that was asked, unmapped
 	TCP    bool           // asked over TCP
 
-	msg  *message
-	edns *edns // nil without an OPT record
+	scope *Scope // nil for questions of our own
+	msg   *message
+	edns  *edns // nil without an OPT record
 	// verbatim requests leave as they are, but for the ID.
 	verbatim bool
 
@@ -27,6 +28,16 @@ type Request struct {
 	upstreams []netip.AddrPort
 	key       key
 	keyed     bool
+}
+
+// client is who asks, where each must have a fair share.
+func (r *Request) client() client { return client{r.scope.number, r.Client.Addr()} }
+
+// own is the key of what is the scope's own: how upstreams failed, what is in flight.
+func (r *Request) own() key {
+	k := r.key
+	k.set.scope = r.scope.number
+	return k
 }
 
 // Response is what a stage of the chain answers. Its ID, the case of its

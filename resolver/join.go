@@ -41,7 +41,7 @@ func (s *joinStage) Exchange(ctx context.Context, req *Request) (*Response, erro
 	if !req.keyed {
 		return s.next.Exchange(ctx, req)
 	}
-	k := flightKey{req.key, req.TCP}
+	k := flightKey{req.own(), req.TCP}
 	f := s.board(ctx, k, req)
 	defer s.leave(k, f)
 	select {

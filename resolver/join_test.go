@@ -83,7 +83,7 @@ func packetOf(tb testing.TB, m *dns.Msg) packet {
 func askServer(tb testing.TB, s *Server, in packet) *dns.Msg {
 	tb.Helper()
 	var out *dns.Msg
-	err := s.answer(tb.Context(), in, func(wire []byte) error {
+	err := s.own.answer(tb.Context(), in, func(wire []byte) error {
 		out = unpack(tb, wire)
 		return nil
 	})
@@ -224,6 +224,7 @@ func TestJoinOutlivesTheFirst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.scope = s.own
 		deadlines := []time.Duration{time.Second, 5 * time.Second, 1500 * time.Millisecond}
 		var got []string
 		var mu sync.Mutex

@@ -2,16 +2,12 @@
 
 package resolver
 
-import (
-	"net/netip"
-
-	"github.com/miekg/dns"
-)
+import "github.com/miekg/dns"
 
 // key is a question with everything that changes its answer. Equal keys may share
 // an answer; whatever has no key is asked by itself, each time.
 type key struct {
-	set           netip.AddrPort // who is asked, see router.set
+	set           set // who is asked
 	name          wireName
 	qtype, qclass uint16
 	// bits are RD, AD and CD of the header and, in their own places, DO and
@@ -30,7 +26,7 @@ const (
 // newKey returns the key of a request, false if it has none: other operations than
 // QUERY, transfers, signatures, client subnets (RFC 7871), and every option and
 // flag whose meaning is the server's to know.
-func newKey(set netip.AddrPort, req *Request) (key, bool) {
+func newKey(to set, req *Request) (key, bool) {
 	m := req.msg
 	extra := 0
 	bits := m.flags()
@@ -47,7 +43,7 @@ func newKey(set netip.AddrPort, req *Request) (key, bool) {
 	if len(m.records) != extra {
 		return key{}, false
 	}
-	return key{set: set, name: m.name, qtype: m.qtype, qclass: m.qclass, bits: bits}, true
+	return key{set: to, name: m.name, qtype: m.qtype, qclass: m.qclass, bits: bits}, true
 }
 
 // mayShare refuses types that are questions or transactions and no data, but ANY

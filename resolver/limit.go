@@ -9,13 +9,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// limit refuses at once what would be more than n queries waiting for upstreams. A
-// zone transfer holds its turn until its end.
-func limit(n int) Middleware {
-	turns := make(chan struct{}, n)
-	return func(next Exchanger) Exchanger {
-		return &limitStage{turns: turns, next: next}
-	}
+// limit refuses at once what would be more queries waiting for upstreams than a scope,
+// or all of them, may have. A zone transfer holds its turn until its end.
+func (s *Server) limit(next Exchanger) Exchanger {
+	return &limitStage{turns: make(chan struct{}, s.cfg.MaxForwards), next: next}
 }
 
 type limitStage struct {
@@ -24,13 +21,17 @@ type limitStage struct {
 }
 
 func (s *limitStage) Exchange(ctx context.Context, req *Request) (*Response, error) {
-	select {
-	case s.turns <- struct{}{}:
-	default:
-		return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeOther,
-			text: fmt.Sprintf("%d queries already wait for upstreams", cap(s.turns))}
+	if !take(req.scope.forwards) {
+		return nil, crowded(cap(req.scope.forwards))
 	}
-	release := func() { <-s.turns }
+	if !take(s.turns) {
+		<-req.scope.forwards
+		return nil, crowded(cap(s.turns))
+	}
+	release := func() {
+		<-s.turns
+		<-req.scope.forwards
+	}
 	res, err := s.next.Exchange(ctx, req)
 	if err != nil || res.rest == nil {
 		release()
@@ -38,4 +39,18 @@ func (s *limitStage) Exchange(ctx context.Context, req *Request) (*Response, err
 	}
 	res.rest.onClose = release
 	return res, nil
+}
+
+func take(turns chan struct{}) bool {
+	select {
+	case turns <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func crowded(n int) *failure {
+	return &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeOther,
+		text: fmt.Sprintf("%d queries already wait for upstreams", n)}
 }

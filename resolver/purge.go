@@ -11,18 +11,38 @@ func (s *Server) purge(before, after *Table) {
 	if s.cache == nil || before == nil || before == after {
 		return
 	}
-	search := *s.search.Load()
+	search := s.suffixes()
 	s.cache.purge(func(k key) bool {
 		if differ(before, after, k.name) {
 			return true
 		}
-		for _, suffix := range search {
-			if short, ok := k.name.without(suffix); ok && differ(before, after, short) {
+		for end := k.name.parent(); end != ""; end = end.parent() {
+			if !search[end] {
+				continue
+			}
+			if short, ok := k.name.without(end); ok && differ(before, after, short) {
 				return true
 			}
 		}
 		return false
 	})
+}
+
+// suffixes are those of all scopes.
+func (s *Server) suffixes() map[wireName]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[wireName]bool)
+	add := func(sc *Scope) {
+		for _, suffix := range sc.settings.Load().search {
+			all[suffix] = true
+		}
+	}
+	add(s.own)
+	for sc := range s.scopes {
+		add(sc)
+	}
+	return all
 }
 
 // differ reports whether two tables say different things of a name, of a name above

@@ -45,7 +45,8 @@ func askPastTable(t *testing.T, s *Server, name string, end Exchanger) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := chain(end, s.router.stage, s.cache.lookup, s.cache.fill).Exchange(t.Context(), req); err != nil {
+	req.scope = s.own
+	if _, err := chain(end, route, s.cache.lookup, s.cache.fill).Exchange(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -83,7 +84,7 @@ func TestCacheWhileAllChanges(t *testing.T) {
 		var clients sync.WaitGroup
 		for c := range 8 {
 			clients.Go(func() {
-				path := s.newWirePath()
+				path := s.own.newWirePath()
 				for i := range 400 {
 					name := fmt.Sprintf("n%d.example.org.", (i*7+c)%40)
 					in := packetOf(t, query(name, dns.TypeTXT))

@@ -4,7 +4,6 @@ package resolver
 
 import (
 	"context"
-	"net/netip"
 )
 
 // readyBytes holds some thousand answers of the table ready for the wire path. The
@@ -26,8 +25,8 @@ func (s *readyStage) Exchange(ctx context.Context, req *Request) (*Response, err
 	if err != nil || !res.ours {
 		return res, err
 	}
-	if k, ok := newKey(netip.AddrPort{}, req); ok {
-		s.answers.put(k, req.Client.Addr(), epoch, &kept{wire: res.msg.wire, question: res.msg.question, tcp: true}, nil)
+	if k, ok := newKey(req.scope.settings.Load().answers, req); ok {
+		s.answers.put(k, req.client(), epoch, &kept{wire: res.msg.wire, question: res.msg.question, tcp: true}, nil)
 	}
 	return res, nil
 }

@@ -25,6 +25,7 @@ type Listeners struct {
 // serving is one run of Serve.
 type serving struct {
 	*Server
+	*Scope
 	// reading ends when no more queries are to be read, work when the time to
 	// answer what was read is over.
 	reading, work context.Context
@@ -32,21 +33,25 @@ type serving struct {
 	conns         connSet
 }
 
+// Serve is Scope.Serve for the one scope that Config speaks of.
+func (s *Server) Serve(ctx context.Context, l Listeners) error { return s.own.Serve(ctx, l) }
+
 // Serve answers queries until ctx ends. Then it answers what was already received
 // and is in flight, for at most 5 s, closes the sockets and returns nil. It owns
 // the sockets from the call on and closes them in any case. It returns an error if
 // a socket cannot be set up or breaks, or if an upstream is one of the sockets.
-func (s *Server) Serve(ctx context.Context, l Listeners) error {
+func (sc *Scope) Serve(ctx context.Context, l Listeners) error {
 	defer l.close()
 	own, err := l.addresses()
 	if err != nil {
 		return err
 	}
-	s.listening(own, true)
-	defer s.listening(own, false)
-	if err := s.checkLoop(); err != nil {
-		return err
+	sc.listening(own, true)
+	defer sc.listening(own, false)
+	if err := sc.checkLoop(sc.settings.Load().upstreams); err != nil {
+		return fmt.Errorf("serve: %w", err)
 	}
+	defer sc.served()()
 	sockets, err := l.sockets()
 	if err != nil {
 		return err
@@ -55,7 +60,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	defer stop()
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
-	v := &serving{Server: s, reading: reading, work: work, conns: connSet{limit: s.cfg.MaxConns}}
+	v := &serving{Server: sc.server, Scope: sc, reading: reading, work: work, conns: connSet{limit: sc.server.cfg.MaxConns}}
 
 	loops := make(chan error)
 	running := 0
@@ -82,7 +87,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 
 // finish waits for the queries in flight, but not forever.
 func (v *serving) finish(abort func()) {
-	timer := time.AfterFunc(v.Server.drain, func() {
+	timer := time.AfterFunc(v.drain, func() {
 		abort()
 		v.conns.closeAll()
 	})
@@ -91,9 +96,9 @@ func (v *serving) finish(abort func()) {
 }
 
 // listening notes addresses at which we listen, or takes them off the list again.
-func (s *Server) listening(own []netip.AddrPort, on bool) {
+func (sc *Scope) listening(own []netip.AddrPort, on bool) {
 	for {
-		old := s.listen.Load()
+		old := sc.listen.Load()
 		list := slices.Clone(*old)
 		for _, addr := range own {
 			if on {
@@ -102,20 +107,49 @@ func (s *Server) listening(own []netip.AddrPort, on bool) {
 				list = slices.Delete(list, i, i+1)
 			}
 		}
-		if s.listen.CompareAndSwap(old, &list) {
+		if sc.listen.CompareAndSwap(old, &list) {
 			return
 		}
 	}
 }
 
 // checkLoop refuses an upstream among the listeners.
-func (s *Server) checkLoop() error {
-	for _, up := range s.cfg.Upstreams {
-		if s.isOwn(up) {
-			return fmt.Errorf("serve: upstream %s is this resolver itself", up)
+func (sc *Scope) checkLoop(upstreams []netip.AddrPort) error {
+	for _, up := range upstreams {
+		if sc.isOwn(up) {
+			return fmt.Errorf("upstream %s is this resolver itself", up)
 		}
 	}
 	return nil
+}
+
+// isOwn reports whether a query to addr would come back to us.
+func (sc *Scope) isOwn(addr netip.AddrPort) bool {
+	for _, own := range *sc.listen.Load() {
+		if own.Port() != addr.Port() {
+			continue
+		}
+		if own.Addr() == addr.Addr() || own.Addr().IsUnspecified() && addr.Addr().IsLoopback() {
+			return true
+		}
+	}
+	return false
+}
+
+// served puts the scope on the list of those that are, until the returned function is
+// called.
+func (sc *Scope) served() (end func()) {
+	s := sc.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scopes[sc]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.scopes[sc]--; s.scopes[sc] == 0 {
+			delete(s.scopes, sc)
+		}
+	}
 }
 
 func (l Listeners) addresses() ([]netip.AddrPort, error) {

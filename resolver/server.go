@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,10 +18,9 @@ import (
 // concurrent use; several Serve may run at once and share table and limits.
 type Server struct {
 	cfg    Config
+	own    *Scope // of Config
+	groups groups
 	table  atomic.Pointer[Table]
-	search atomic.Pointer[suffixes]
-	listen atomic.Pointer[[]netip.AddrPort]
-	router *router
 	cache  *cache // nil if it is off
 	// answers are those of the table that were asked for.
 	answers *cache
@@ -30,6 +30,9 @@ type Server struct {
 	// forwards may be, and forwards above their own limit fail at once: a turn
 	// comes soon, whatever the upstreams do.
 	turns chan struct{}
+
+	mu     sync.Mutex     // guards scopes
+	scopes map[*Scope]int // that are served, and how often
 }
 
 // New makes a Server with an empty table. It fails on an upstream that is none, or
@@ -39,15 +42,16 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived), drain: drainTimeout}
-	s.listen.Store(new([]netip.AddrPort))
-	s.router = &router{upstreams: cfg.Upstreams, origin: cfg.Origin, own: s.isOwn}
+	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived), drain: drainTimeout, scopes: make(map[*Scope]int)}
+	s.own = s.newScope(ScopeConfig{MaxForwards: cfg.MaxForwards})
+	if err := s.own.Set(Settings{}); err != nil {
+		return nil, err
+	}
 	if cfg.CacheBytes > 0 {
 		s.cache = newCache(cfg.CacheBytes)
 	}
 	s.answers = newCache(readyBytes)
 	s.SetTable(nil)
-	s.SetSearch(cfg.Search)
 	s.chain = s.newChain(&forwarder{timeout: cfg.Timeout, resend: cfg.Resend})
 	return s, nil
 }
@@ -62,11 +66,11 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 	return chain(end,
 		s.ready,
 		func(next Exchanger) Exchanger {
-			return &tableStage{table: s.table.Load, search: func() suffixes { return *s.search.Load() }, next: next}
+			return &tableStage{table: s.table.Load, next: next}
 		},
-		s.router.stage,
+		route,
 		lookup,
-		limit(s.cfg.MaxForwards),
+		s.limit,
 		join,
 		fill,
 	)
@@ -87,16 +91,8 @@ func (s *Server) SetTable(t *Table) {
 	s.purge(before, t)
 }
 
-// SetSearch replaces the search list. A suffix that is no name is logged and left
-// out: no client can use it either.
-func (s *Server) SetSearch(search []string) {
-	list, bad := parseSuffixes(search)
-	for _, err := range bad {
-		s.cfg.Logger.Warn("search suffix left out", "err", err)
-	}
-	s.search.Store(&list)
-	s.answers.purge(func(key) bool { return true })
-}
+// SetSearch replaces the search list of the clients of Serve.
+func (s *Server) SetSearch(search []string) { s.own.SetSearch(search) }
 
 // packet is one message as it arrived.
 type packet struct {
@@ -108,7 +104,7 @@ type packet struct {
 
 // answer gives write the message or messages that answer in; none where silence is
 // right. It returns what went wrong with write or, halfway, with a zone transfer.
-func (s *Server) answer(ctx context.Context, in packet, write func([]byte) error) error {
+func (sc *Scope) answer(ctx context.Context, in packet, write func([]byte) error) error {
 	req, err := newRequest(in)
 	if errors.Is(err, errDrop) {
 		return nil
@@ -116,13 +112,14 @@ func (s *Server) answer(ctx context.Context, in packet, write func([]byte) error
 	if req == nil {
 		return write(malformed(in.wire))
 	}
+	req.scope = sc
 	var res *Response
 	if err == nil {
-		res, err = s.chain.Exchange(ctx, req)
+		res, err = sc.server.chain.Exchange(ctx, req)
 	}
 	if err != nil {
 		f := asFailure(err)
-		s.cfg.Logger.Debug("query failed", "qname", req.msg.name.String(), "client", in.client, "err", err)
+		sc.log.Debug("query failed", "qname", req.msg.name.String(), "client", in.client, "err", err)
 		return write(fit(req, failed(req, f), "dnsteer: "+f.text))
 	}
 	if res.rest != nil {
@@ -197,34 +194,3 @@ func (r *Request) checkOpcode() error {
 }
 
 const opcodeDSO = 6
-
-// originOf asks Config.Origin.
-func originOf(origin func(netip.Addr) (netip.Addr, bool), local netip.Addr) (netip.Addr, bool) {
-	if origin == nil {
-		return netip.Addr{}, false
-	}
-	return origin(local)
-}
-
-// isServed reports whether queries at a local address are ours to answer: we are
-// never an open resolver.
-func (s *Server) isServed(local netip.Addr) bool {
-	if local.IsLoopback() {
-		return true
-	}
-	_, ok := originOf(s.cfg.Origin, local)
-	return ok
-}
-
-// isOwn reports whether a query to addr would come back to us.
-func (s *Server) isOwn(addr netip.AddrPort) bool {
-	for _, own := range *s.listen.Load() {
-		if own.Port() != addr.Port() {
-			continue
-		}
-		if own.Addr() == addr.Addr() || own.Addr().IsUnspecified() && addr.Addr().IsLoopback() {
-			return true
-		}
-	}
-	return false
-}

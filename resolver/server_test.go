@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 )
 
@@ -131,22 +130,30 @@ func TestAnswersFromTheAddressAsked(t *testing.T) {
 // The local address says which nameserver was meant; without Upstreams it is asked.
 func TestOrigin(t *testing.T) {
 	tag, other := netip.MustParseAddr("127.53.0.7"), netip.MustParseAddr("127.53.0.8")
-	f := &router{
-		origin: func(local netip.Addr) (netip.Addr, bool) {
-			return netip.MustParseAddr("192.0.2.7"), local == tag
-		},
-		own: func(netip.AddrPort) bool { return false },
+	end := &oracle{tb: t, answer: says(t, nil, good)}
+	s := before(t, Config{Origin: func(local netip.Addr) (netip.Addr, bool) {
+		return netip.MustParseAddr("192.0.2.7"), local == tag
+	}}, end)
+	ask := func(local netip.Addr) string {
+		in := packetOf(t, withEDNS(query("a.example.org", dns.TypeA), 1232))
+		in.local = local
+		m := askServer(t, s, in)
+		if m.Rcode != dns.RcodeSuccess {
+			return fmtEDE(m)
+		}
+		return end.seen[len(end.seen)-1].upstreams[0].String()
 	}
-	ups, err := f.route(&Request{Local: tag})
-	if diff := cmp.Diff([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:53")}, ups, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); err != nil || diff != "" {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
+	if got := ask(tag); got != "192.0.2.7:53" {
+		t.Errorf("asked %s", got)
 	}
-	if _, err := f.route(&Request{Local: other}); err == nil || err.Error() != "no upstream for queries at 127.53.0.8" {
-		t.Errorf("unknown local address: %v", err)
+	if got := ask(other); got != "22 no upstream for queries at 127.53.0.8" {
+		t.Errorf("unknown local address: %s", got)
 	}
-	f.upstreams = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}
-	if ups, err := f.route(&Request{Local: tag}); err != nil || ups[0].Addr() != netip.MustParseAddr("192.0.2.1") {
-		t.Errorf("Upstreams do not win: %v, %v", ups, err)
+	if err := s.own.Set(Settings{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(tag); got != "192.0.2.1:53" {
+		t.Errorf("Upstreams do not win: asked %s", got)
 	}
 }
 
@@ -159,7 +166,7 @@ func TestIsServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for local, want := range map[string]bool{"127.0.0.1": true, "127.53.1.2": true, "::1": true, ula.String(): true, "192.0.2.9": false, "2001:db8::1": false} {
-		if got := s.isServed(netip.MustParseAddr(local)); got != want {
+		if got := s.own.isServed(netip.MustParseAddr(local)); got != want {
 			t.Errorf("%s: %t, want %t", local, got, want)
 		}
 	}
@@ -167,7 +174,7 @@ func TestIsServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bare.isServed(ula) {
+	if bare.own.isServed(ula) {
 		t.Error("served without Origin")
 	}
 }
@@ -225,8 +232,8 @@ func TestServeDrains(t *testing.T) {
 	if err := l.UDP[0].SetReadDeadline(time.Time{}); err == nil {
 		t.Error("the UDP socket is still open")
 	}
-	if len(*s.listen.Load()) != 0 {
-		t.Errorf("still listening at %v", *s.listen.Load())
+	if len(*s.own.listen.Load()) != 0 {
+		t.Errorf("still listening at %v", *s.own.listen.Load())
 	}
 }
 

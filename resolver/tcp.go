@@ -28,7 +28,7 @@ func (v *serving) serveTCP(l *net.TCPListener) error {
 				return nil
 			}
 			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED) || isPassing(err) {
-				v.cfg.Logger.Warn("connection not accepted", "listener", l.Addr(), "err", err)
+				v.log.Warn("connection not accepted", "listener", l.Addr(), "err", err)
 				v.pause()
 				continue
 			}

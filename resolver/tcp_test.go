@@ -305,7 +305,7 @@ func TestReadyAnswersShareAWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			near, far := net.Pipe()
 			counted := &countWrites{Conn: near}
-			v := &serving{Server: s, reading: t.Context(), work: t.Context(), conns: connSet{limit: 1}}
+			v := &serving{Server: s, Scope: s.own, reading: t.Context(), work: t.Context(), conns: connSet{limit: 1}}
 			c := &tcpConn{serving: v, conn: counted, local: loopback}
 			c.last.Store(time.Now().UnixNano())
 			var served sync.WaitGroup

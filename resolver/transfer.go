@@ -57,8 +57,7 @@ func (f *forwarder) transfer(ctx context.Context, req *Request, ups []netip.Addr
 func (f *forwarder) openTransfer(ctx context.Context, up netip.AddrPort, req *Request) (*transfer, *message, error) {
 	dialCtx, cancel := context.WithTimeout(ctx, f.timeout/2)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(dialCtx, "tcp", up.String())
+	conn, err := req.dialer()(dialCtx, "tcp", up)
 	if err != nil {
 		return nil, nil, err
 	}

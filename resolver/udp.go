@@ -132,7 +132,7 @@ func (v *serving) spawnUDP(u *mmsg.Socket, in packet) {
 // notSent tells of an answer that the kernel did not take. It is lost, as datagrams
 // are.
 func (v *serving) notSent(u *mmsg.Socket, err error) {
-	v.cfg.Logger.Debug("answer not sent", "listener", u.Conn().LocalAddr(), "err", err)
+	v.log.Debug("answer not sent", "listener", u.Conn().LocalAddr(), "err", err)
 }
 
 // isPassing reports errors that say nothing about the socket itself: an ICMP

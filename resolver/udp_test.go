@@ -23,7 +23,8 @@ func TestUDPLoopAllocatesNothing(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				v := &serving{Server: warm(t)}
+				s := warm(t)
+				v := &serving{Server: s, Scope: s.own}
 				wire := pack(t, q)
 				askWire(t, v.Server, wire, false)
 				loop, conn, buf := v.newUDPLoop(u), connect(t, "udp", addr), make([]byte, maxWire)

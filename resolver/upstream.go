@@ -125,9 +125,8 @@ func isReply(m *message, req *Request, id uint16) bool {
 // dial opens a socket of its own for one query: connected, so that the kernel
 // checks the source, and with a port that the kernel chose at random. The socket
 // wakes when ctx ends.
-func dial(ctx context.Context, network string, up netip.AddrPort) (net.Conn, func(), error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, up.String())
+func dial(ctx context.Context, network string, up netip.AddrPort, req *Request) (net.Conn, func(), error) {
+	conn, err := req.dialer()(ctx, network, up)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -141,12 +140,26 @@ func dial(ctx context.Context, network string, up netip.AddrPort) (net.Conn, fun
 	}, nil
 }
 
+// dialer opens the sockets for a request: those of its scope.
+func (r *Request) dialer() Dialer {
+	if r.scope != nil {
+		return r.scope.dial
+	}
+	return dialHere
+}
+
+// dialHere is the Dialer for the network namespace of the process.
+func dialHere(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, network, server.String())
+}
+
 // buffers are for datagrams: a server that ignores our size must not lose its
 // answer, and 64 kB for each query would be much.
 var buffers = sync.Pool{New: func() any { return new([maxWire]byte) }}
 
 func askUDP(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*message, error) {
-	conn, done, err := dial(ctx, "udp", up)
+	conn, done, err := dial(ctx, "udp", up, req)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +203,7 @@ func (m *message) headOnly() *message {
 }
 
 func askTCP(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*message, error) {
-	conn, done, err := dial(ctx, "tcp", up)
+	conn, done, err := dial(ctx, "tcp", up, req)
 	if err != nil {
 		return nil, err
 	}

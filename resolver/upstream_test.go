@@ -325,12 +325,12 @@ func TestLoopOnTheWay(t *testing.T) {
 	}
 	for _, listening := range []string{"127.0.0.1:53", "0.0.0.0:53"} {
 		at := []netip.AddrPort{netip.MustParseAddrPort(listening)}
-		s.listening(at, true)
-		_, err := s.chain.Exchange(t.Context(), &Request{Local: own.Addr(), msg: m})
+		s.own.listening(at, true)
+		_, err := s.chain.Exchange(t.Context(), &Request{Local: own.Addr(), msg: m, scope: s.own})
 		if err == nil || err.Error() != "upstream 127.0.0.1:53 is this resolver itself" {
 			t.Errorf("listening at %s: %v", listening, err)
 		}
-		s.listening(at, false)
+		s.own.listening(at, false)
 	}
 }
 

@@ -17,11 +17,12 @@ import (
 // A wirePath is one loop's.
 type wirePath struct {
 	*Server
+	*Scope
 	q wireQuery
 }
 
-func (s *Server) newWirePath() *wirePath {
-	return &wirePath{Server: s}
+func (sc *Scope) newWirePath() *wirePath {
+	return &wirePath{Server: sc.server, Scope: sc}
 }
 
 // wireQuery is a plain query: one question, perhaps an OPT record.
@@ -41,19 +42,20 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	if !p.q.read(wire, tcp) {
 		return nil
 	}
-	if k := p.answers.findWire(netip.AddrPort{}, &p.q, p.q.qtype); k != nil {
+	st := p.settings.Load()
+	if k := p.answers.findWire(st.answers, &p.q, p.q.qtype); k != nil {
 		return p.reply(out, wire, k, 0)
 	}
-	if p.cache == nil || p.table.Load().holds(p.q.name, *p.search.Load()) {
+	if p.cache == nil || p.table.Load().holds(p.q.name, st.search) {
 		return nil
 	}
-	set, ok := p.router.set(local)
+	to, ok := p.setFor(st, local)
 	if !ok {
 		return nil
 	}
 	now := time.Now()
 	for _, qtype := range [...]uint16{p.q.qtype, dns.TypeNone} {
-		if k := p.cache.findWire(set, &p.q, qtype); k.isFresh(now) && (k.tcp || !tcp) {
+		if k := p.cache.findWire(to, &p.q, qtype); k.isFresh(now) && (k.tcp || !tcp) {
 			return p.reply(out, wire, k, k.age(now))
 		}
 	}
@@ -172,12 +174,12 @@ func isIdle(code uint16, length int) bool {
 }
 
 // findWire is find for a question on the wire.
-func (c *cache) findWire(set netip.AddrPort, q *wireQuery, qtype uint16) *kept {
+func (c *cache) findWire(to set, q *wireQuery, qtype uint16) *kept {
 	s := c.shardOf(q.name)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	// Written like this the compiler makes no string of the name.
-	e, ok := s.entries[key{set: set, name: wireName(q.name), qtype: qtype, qclass: q.qclass, bits: q.bits}]
+	e, ok := s.entries[key{set: to, name: wireName(q.name), qtype: qtype, qclass: q.qclass, bits: q.bits}]
 	if !ok {
 		return nil
 	}

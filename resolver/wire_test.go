@@ -54,7 +54,7 @@ func wirePathQueries() map[string]*dns.Msg {
 // Both ways give the same octets, and the wire path allocates nothing.
 func TestWirePath(t *testing.T) {
 	s := warm(t)
-	path := s.newWirePath()
+	path := s.own.newWirePath()
 	for name, q := range wirePathQueries() {
 		for _, tcp := range []bool{false, true} {
 			wire := pack(t, q)
@@ -74,7 +74,7 @@ func TestWirePath(t *testing.T) {
 // What changes the answer, or is a mistake, goes the long way.
 func TestWirePathKnowsItsLimits(t *testing.T) {
 	s := warm(t)
-	path := s.newWirePath()
+	path := s.own.newWirePath()
 	queries := private()
 	queries["origin"] = withEDNS(query("web.example.org", dns.TypeA), 1232, &dns.EDNS0_LOCAL{Code: optOrigin})
 	queries["too large"] = withEDNS(query("big.example.net", dns.TypeTXT), 512)
@@ -112,7 +112,7 @@ func askWire(tb testing.TB, s *Server, wire []byte, tcp bool) []byte {
 	tb.Helper()
 	var out []byte
 	in := packet{wire: wire, client: netip.MustParseAddrPort("127.0.0.1:5353"), local: loopback, tcp: tcp}
-	if err := s.answer(tb.Context(), in, func(wire []byte) error { out = wire; return nil }); err != nil {
+	if err := s.own.answer(tb.Context(), in, func(wire []byte) error { out = wire; return nil }); err != nil {
 		tb.Fatal(err)
 	}
 	return out
@@ -147,7 +147,7 @@ func FuzzWirePath(f *testing.F) {
 		f.Add(pack(f, q), false)
 	}
 	s := warm(f)
-	path := s.newWirePath()
+	path := s.own.newWirePath()
 	f.Fuzz(func(t *testing.T, wire []byte, tcp bool) {
 		if len(wire) > 512 || path.answer(nil, wire, loopback, tcp) == nil {
 			if len(wire) > 512 || !path.q.read(wire, tcp) {
@@ -191,7 +191,7 @@ func TestReceiveBufferNeverShrinks(t *testing.T) {
 // What the wire path costs without sockets.
 func BenchmarkWirePath(b *testing.B) {
 	s := warm(b)
-	path := s.newWirePath()
+	path := s.own.newWirePath()
 	for _, name := range []string{"table", "table, NODATA", "cache", "cache, EDNS", "NXDOMAIN"} {
 		b.Run(name, func(b *testing.B) {
 			wire := pack(b, wirePathQueries()[name])

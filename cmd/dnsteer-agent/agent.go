@@ -20,13 +20,13 @@ const steerAnnotation = "dnsteer.dev/steer"
 // agent knows the attachments of the node, and has a scope for each of their namespaces.
 type agent struct {
 	datapath *loader.Datapath
+	server   *resolver.Server // of all pods
 	store    store
 	log      *slog.Logger
 	own      nsID // never a pod's
 	entrance entrance
 
 	mu          sync.Mutex // guards what follows; held while a scope begins or is withdrawn
-	table       *resolver.Table
 	attachments map[cnirpc.ID]*attachment
 	scopes      map[nsID]*scope
 	draining    map[nsID]chan struct{} // closed when the scope before has let go
@@ -53,22 +53,19 @@ func newAgent(d *loader.Datapath, s store, log *slog.Logger) (*agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find own network namespace: %w", err)
 	}
+	server, err := resolver.New(resolver.Config{Logger: log})
+	if err != nil {
+		return nil, err
+	}
 	return &agent{
-		datapath: d, store: s, log: log, own: own, entrance: newEntrance(),
+		datapath: d, server: server, store: s, log: log, own: own, entrance: newEntrance(),
 		attachments: make(map[cnirpc.ID]*attachment), scopes: make(map[nsID]*scope),
 		draining: make(map[nsID]chan struct{}),
 	}, nil
 }
 
 // setTable replaces the names of all pods.
-func (a *agent) setTable(t *resolver.Table) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.table = t
-	for _, s := range a.scopes {
-		s.server.SetTable(t)
-	}
-}
+func (a *agent) setTable(t *resolver.Table) { a.server.SetTable(t) }
 
 // Add implements cnirpc.Agent.
 func (a *agent) Add(_ context.Context, at cnirpc.Attachment) error {

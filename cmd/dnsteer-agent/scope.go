@@ -26,7 +26,7 @@ type scope struct {
 	namespace *os.File
 	entrance  entrance
 	enrolment *loader.Enrolment
-	server    *resolver.Server
+	resolver  *resolver.Scope
 	log       *slog.Logger
 
 	cancelBeat, cancelServe context.CancelFunc
@@ -56,7 +56,7 @@ func (a *agent) newScope(namespace *os.File, dns *cnirpc.DNS, log *slog.Logger) 
 		_ = s.namespace.Close()
 		return nil, err
 	}
-	if err := s.begin(dns, a.table); err != nil {
+	if err := s.begin(dns, a.server); err != nil {
 		return nil, errors.Join(err, s.withdraw(), s.drain(a.datapath.Port()))
 	}
 	return s, nil
@@ -65,14 +65,17 @@ func (a *agent) newScope(namespace *os.File, dns *cnirpc.DNS, log *slog.Logger) 
 func (s *scope) within(f func() error) error { return s.entrance.within(s.namespace, f) }
 
 // begin serves first and enrols then: no query is steered to where nobody reads.
-func (s *scope) begin(dns *cnirpc.DNS, table *resolver.Table) error {
+func (s *scope) begin(dns *cnirpc.DNS, server *resolver.Server) error {
 	conf := readDNS(dns)
 	var err error
-	s.server, err = resolver.New(resolver.Config{Origin: s.enrolment.Origin, Search: conf.search, Logger: s.log})
+	s.resolver, err = server.NewScope(resolver.ScopeConfig{
+		Settings: resolver.Settings{Search: conf.search},
+		Origin:   s.enrolment.Origin,
+		Logger:   s.log,
+	})
 	if err != nil {
 		return err
 	}
-	s.server.SetTable(table)
 	if err := s.serve(); err != nil {
 		return err
 	}
@@ -107,7 +110,7 @@ func (s *scope) serve() error {
 	var ctx context.Context
 	ctx, s.cancelServe = context.WithCancel(context.Background())
 	s.served = make(chan error, 1)
-	go func() { s.served <- s.server.Serve(ctx, resolver.Listeners{UDP: udp, TCP: tcp}) }()
+	go func() { s.served <- s.resolver.Serve(ctx, resolver.Listeners{UDP: udp, TCP: tcp}) }()
 	return nil
 }
 
