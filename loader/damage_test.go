@@ -13,6 +13,7 @@ import (
 )
 
 func TestDamagedState(t *testing.T) {
+	needLinks(t)
 	for _, tc := range []struct {
 		name   string
 		damage func(dir string) error

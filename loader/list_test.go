@@ -11,6 +11,7 @@ import (
 )
 
 func TestList(t *testing.T) {
+	needLinks(t)
 	w := newWorld(t)
 	if all, err := List(w.opts.BPFFS); err != nil || len(all) != 0 {
 		t.Errorf("list of nothing: %v, %v", all, err)

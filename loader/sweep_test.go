@@ -83,6 +83,7 @@ func TestUnloadOfRemovedCgroup(t *testing.T) {
 // A socket may outlive its cgroup, with its programs: as long as it does, so does the
 // datapath.
 func TestSweepSparesCgroupWithSockets(t *testing.T) {
+	needLinks(t)
 	parent := testenv.NewCgroup(t)
 	app := filepath.Join(parent.Path, "app")
 	if err := os.Mkdir(app, 0o755); err != nil {

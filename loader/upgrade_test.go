@@ -89,6 +89,7 @@ func TestFailedUpgradeRestores(t *testing.T) {
 
 // A link whose cgroup went says ENOLINK; so does one that somebody detached.
 func TestUpgradeOfDefunctLink(t *testing.T) {
+	needLinks(t)
 	opts := pinned(t)
 	mustLoad(t, opts, seams{})
 	update := func(a *attachment, _ *ebpf.Program) error {
