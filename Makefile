@@ -15,13 +15,16 @@ DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-
 PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec)')
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build demo test race matrix lint generate check-generated fmt deps bench clean
+.PHONY: help build image demo test race matrix lint generate check-generated fmt deps bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 build: ## build bin/dnsteer
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+image: build ## write bin/dnsteer-image.tar, the container image (IMAGE=name:tag)
+	go run ./deploy/image $(if $(IMAGE),-name $(IMAGE))
 
 demo: build ## the story, for real: netfilter, then dnsteer (needs root)
 	go run ./test/demo -dnsteer bin/dnsteer
@@ -39,7 +42,7 @@ matrix: ## the privileged tests inside every kernel that Debian serves, or KERNE
 
 lint: ## vet, format, static checks, tidy
 	go vet ./...
-	@test -z "$$(gofmt -l bpf cmd loader resolver test)" || { gofmt -l bpf cmd loader resolver test; echo 'run: make fmt'; exit 1; }
+	@test -z "$$(gofmt -l bpf cmd deploy loader resolver test)" || { gofmt -l bpf cmd deploy loader resolver test; echo 'run: make fmt'; exit 1; }
 	go run $(STATICCHECK) ./...
 	go mod tidy -diff
 
@@ -53,7 +56,7 @@ check-generated: ## tell whether the committed BPF objects are what clang makes
 	else echo 'no $(CLANG): the committed BPF objects are used as they are'; fi
 
 fmt: ## format Go and C
-	gofmt -w bpf cmd loader resolver test
+	gofmt -w bpf cmd deploy loader resolver test
 	clang-format-14 -i bpf/*.c bpf/*.h bpf/headers/*.h
 
 deps: ## install the Debian packages that the tests use
