@@ -28,20 +28,22 @@ func (s *tableStage) Exchange(ctx context.Context, req *Request) (*Response, err
 	if m.opcode() != dns.OpcodeQuery || m.qclass != dns.ClassINET || m.signed || isTransfer(m.qtype) {
 		return s.next.Exchange(ctx, req)
 	}
-	table := s.table()
-	e, name, alias := table.find(m.name), m.name, false
-	if e == nil {
-		e, name = table.expanded(m.name, req.scope.settings.Load().search)
-		alias = true
+	a := &answer{table: s.table(), req: req, name: askedName(m)}
+	at := a.find(m.name)
+	if at.ok() {
+		return a.respond(ctx, s.next, at)
 	}
-	if e == nil {
-		return s.next.Exchange(ctx, req)
+	for _, suffix := range req.scope.settings.Load().search {
+		short, ok := m.name.without(suffix)
+		if !ok {
+			continue
+		}
+		if at := a.find(short); at.ok() {
+			a.expand(short, at)
+			return a.respond(ctx, s.next, at)
+		}
 	}
-	a := &answer{table: table, req: req, name: askedName(m)}
-	if alias {
-		a.expand(name, e)
-	}
-	return a.respond(ctx, s.next, e)
+	return s.next.Exchange(ctx, req)
 }
 
 // askedName is the name of the question in the client's own case.
@@ -60,34 +62,47 @@ type answer struct {
 	name   string // owner of the next record, as asked or as the alias wrote it
 	rrs    []dns.RR
 	places []string
+	looked []look
+}
+
+// look is one look into the table that an answer rests on, and what was there.
+type look struct {
+	name wireName
+	hit  hit
+}
+
+func (a *answer) find(name wireName) hit {
+	at := a.table.find(name)
+	a.looked = append(a.looked, look{name, at})
+	return at
 }
 
 // expand puts the alias from the expanded name to the name of the table in front.
 // A question for the alias itself ends there.
-func (a *answer) expand(name wireName, e *entry) {
+func (a *answer) expand(name wireName, at hit) {
 	a.rrs = append(a.rrs, &dns.CNAME{
-		Hdr:    dns.RR_Header{Name: a.name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: e.ttl},
+		Hdr:    dns.RR_Header{Name: a.name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: at.ttl()},
 		Target: name.String(),
 	})
 	a.name = name.String()
 }
 
-// respond follows the aliases from an entry to records of the asked type, to a
+// respond follows the aliases from what was found to records of the asked type, to a
 // name without any, or out of the table.
-func (a *answer) respond(ctx context.Context, next Exchanger, e *entry) (*Response, error) {
+func (a *answer) respond(ctx context.Context, next Exchanger, at hit) (*Response, error) {
 	qtype := a.req.msg.qtype
 	for range maxAliases {
-		a.places = append(a.places, e.place.String())
-		if qtype == dns.TypeCNAME && len(a.rrs) > 0 || a.take(e, qtype) {
+		a.places = append(a.places, at.place(a.table))
+		if qtype == dns.TypeCNAME && len(a.rrs) > 0 || a.take(at, qtype) {
 			return a.ours(nil)
 		}
-		target, ok := e.alias()
+		target, ok := at.alias()
 		if !ok {
-			return a.ours([]dns.RR{a.soa(e)})
+			return a.ours([]dns.RR{a.soa(at)})
 		}
-		a.take(e, dns.TypeCNAME)
+		a.take(at, dns.TypeCNAME)
 		a.name = target.String()
-		if e = a.table.find(target); e == nil {
+		if at = a.find(target); !at.ok() {
 			return a.leave(ctx, next, target)
 		}
 	}
@@ -100,30 +115,36 @@ func (a *answer) ours(authority []dns.RR) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	res.ours = true
+	res.looked = a.looked
 	return res, nil
 }
 
 // take adds the records of a type, or all of them for ANY (RFC 8482 allows any
 // choice, and an honest one helps those who debug with it).
-func (a *answer) take(e *entry, qtype uint16) bool {
-	found := false
-	for _, rr := range e.records {
-		if qtype != dns.TypeANY && rr.Header().Rrtype != qtype {
-			continue
+func (a *answer) take(at hit, qtype uint16) bool {
+	before := len(a.rrs)
+	if at.entry != nil {
+		for kind, rdata := range at.entry.each {
+			if qtype == dns.TypeANY || qtype == typeOf(kind) {
+				a.rrs = append(a.rrs, newRR(a.name, kind, rdata, at.ttl()))
+			}
 		}
-		rr = dns.Copy(rr)
-		rr.Header().Name = a.name
-		a.rrs = append(a.rrs, rr)
-		found = true
 	}
-	return found
+	if at.reverse != nil && (qtype == dns.TypeANY || qtype == dns.TypePTR) {
+		for _, p := range at.reverse.pointers() {
+			a.rrs = append(a.rrs, &dns.PTR{
+				Hdr: dns.RR_Header{Name: a.name, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: p.ttl},
+				Ptr: p.name.String(),
+			})
+		}
+	}
+	return len(a.rrs) > before
 }
 
 // soa says how long "no such type" may be believed (RFC 2308 section 5). It
 // stands at the name itself: we know nothing of the zone around it.
-func (a *answer) soa(e *entry) dns.RR {
-	ttl := min(e.ttl, defaultTTL)
+func (a *answer) soa(at hit) dns.RR {
+	ttl := min(at.ttl(), defaultTTL)
 	return &dns.SOA{
 		Hdr: dns.RR_Header{Name: a.name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
 		// RFC 6761: invalid is sure to be nobody's.
@@ -192,17 +213,26 @@ func (a *answer) additional() []dns.RR {
 			continue
 		}
 		target := fromRR(srv.Target)
-		e := a.table.find(target)
-		if e == nil || done[target] {
+		if done[target] {
 			continue
 		}
 		done[target] = true
 		at := &answer{name: srv.Target}
-		at.take(e, dns.TypeA)
-		at.take(e, dns.TypeAAAA)
+		to := a.find(target)
+		at.take(to, dns.TypeA)
+		at.take(to, dns.TypeAAAA)
 		rrs = append(rrs, at.rrs...)
 	}
 	return rrs
+}
+
+// fromRR is the name of a record that we built ourselves.
+func fromRR(s string) wireName {
+	name, err := parseName(s)
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // derive is the same request for another name.

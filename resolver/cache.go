@@ -20,6 +20,9 @@ const (
 	overhead = 512
 	// maxShare of a shard is what one answer may take.
 	maxShare = 8
+	// maxRecent changes of the table, at a hundred a second, are more than a second:
+	// few questions are on their way for longer.
+	maxRecent = 128
 )
 
 // cache is a bounded set of answers. It knows memory, not DNS; caching.go does.
@@ -33,9 +36,13 @@ type cache struct {
 	seed   maphash.Seed
 	limit  int // octets of a shard
 	shards [shardCount]shard
-	// epoch counts the changes of the table. What was asked before one is not
-	// kept after it.
+	// epoch counts the changes of the table. What was asked before one that concerns
+	// it is not kept after it.
 	epoch atomic.Uint64
+
+	mu sync.Mutex // guards recent, and that epoch moves with it
+	// recent are the last changes, by their epoch: what they take away, nil for all.
+	recent [maxRecent]func(*cached) bool
 }
 
 // newCache makes a cache for so many octets.
@@ -112,7 +119,7 @@ func (c *cache) put(k key, from client, epoch uint64, answer *kept, fault *fault
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The epoch moves before the shards are looked through.
-	if c.epoch.Load() != epoch {
+	if c.epoch.Load() != epoch && c.isGone(e, epoch) {
 		return
 	}
 	if old, ok := s.entries[k]; ok {
@@ -135,19 +142,43 @@ func (c *cache) drop(k key) {
 	}
 }
 
-// purge forgets the keys that gone says, also those that are on their way.
-func (c *cache) purge(gone func(key) bool) {
-	c.epoch.Add(1)
+// isGone reports whether a change since an epoch takes an entry away that was on its
+// way.
+func (c *cache) isGone(e *cached, since uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.epoch.Load()
+	if now-since > maxRecent {
+		return true
+	}
+	for at := since + 1; at <= now; at++ {
+		if gone := c.recent[at%maxRecent]; gone == nil || gone(e) {
+			return true
+		}
+	}
+	return false
+}
+
+// purge forgets the entries that gone says, and all that are on their way; if gone may
+// be asked for some time to come (lasting), only those that it says.
+func (c *cache) purge(gone func(*cached) bool, lasting bool) {
+	c.mu.Lock()
+	epoch := c.epoch.Add(1)
+	c.recent[epoch%maxRecent] = nil
+	if lasting {
+		c.recent[epoch%maxRecent] = gone
+	}
+	c.mu.Unlock()
 	for i := range c.shards {
 		c.shards[i].purge(gone)
 	}
 }
 
-func (s *shard) purge(gone func(key) bool) {
+func (s *shard) purge(gone func(*cached) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for k, e := range s.entries {
-		if gone(k) {
+	for _, e := range s.entries {
+		if gone(e) {
 			s.remove(e)
 		}
 	}

@@ -88,7 +88,7 @@ func TestCacheMemory(t *testing.T) {
 	if sum > limit || sum < limit*9/10 {
 		t.Errorf("%d octets counted, the limit is %d", sum, limit)
 	}
-	c.purge(func(key) bool { return true })
+	c.purge(func(*cached) bool { return true }, false)
 	for i := range c.shards {
 		s := &c.shards[i]
 		if s.octets != 0 || len(s.entries) != 0 {

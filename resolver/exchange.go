@@ -50,8 +50,8 @@ type Response struct {
 	// upstream gave it, over TCP or not; invalid for answers of our own.
 	upstream netip.AddrPort
 	tcp      bool
-	// ours is an answer that is the table's alone.
-	ours bool
+	// looked are the looks that an answer rests on which is the table's alone.
+	looked []look
 	// rest is set when more messages follow (a zone transfer).
 	rest *transfer
 }

@@ -154,12 +154,12 @@ func parseAnything(t *testing.T, src Source) {
 		}
 		return
 	}
-	for _, e := range table.inOrder {
-		if table.find(e.name) != e {
+	for _, e := range given(table) {
+		if table.find(e.name).entry != e {
 			t.Errorf("%s is not found", e.name)
 		}
 		msg := new(dns.Msg)
-		msg.Answer = e.records
+		msg.Answer = rrs(e)
 		if _, err := msg.Pack(); err != nil {
 			t.Errorf("%s: %v", e.name, err)
 		}

@@ -3,76 +3,143 @@
 package resolver
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
-// parseHosts reads hosts(5): an address, its name, aliases, comments from "#". A
-// name may stand on several lines and has all their addresses. The first name of a
-// line is the one that the address gives back.
-func parseHosts(path string, data []byte) ([]*entry, error) {
-	h := &hosts{path: path, byName: make(map[wireName]*entry)}
+// readHosts reads hosts(5): an address, its name, aliases, comments from "#". A name
+// may stand on several lines and has all their addresses. The first name of a line is
+// the one that the address gives back.
+func (d *draft) readHosts(path string, data []byte) error {
+	h := &hosts{draft: d, path: path, from: &Origin{path: path}}
 	line := 0
-	for text := range strings.Lines(string(data)) {
+	for text := range bytes.Lines(data) {
 		line++
-		text, _, _ = strings.Cut(text, "#")
-		if fields := strings.Fields(text); len(fields) > 0 {
-			h.line(place{path, line}, fields)
-		}
+		text, _, _ = bytes.Cut(text, []byte("#"))
+		h.line(place{path, line}, string(text))
 	}
-	return h.entries, errors.Join(h.errs...)
+	return errors.Join(h.errs...)
 }
 
 type hosts struct {
-	path    string
-	entries []*entry
-	byName  map[wireName]*entry
-	errs    []error
+	*draft
+	path string
+	from *Origin
+	errs []error
+	// lost are names that an earlier file has.
+	lost map[wireName]bool
+
+	wire []byte // of the name at hand
+	slab slab[entry]
+	text arena
 }
 
-func (h *hosts) line(at place, fields []string) {
-	addr, err := parseAddr(fields[0])
-	if err != nil {
-		h.errs = append(h.errs, at.errorf("%w", err))
-	}
-	if len(fields) == 1 {
-		h.errs = append(h.errs, at.errorf("address %q has no name", fields[0]))
-	}
-	for i, field := range fields[1:] {
+func (h *hosts) line(at place, text string) {
+	var addr netip.Addr
+	var err error
+	words := 0
+	for word := range strings.FieldsSeq(text) {
+		words++
+		if words == 1 {
+			if addr, err = parseAddr(word); err != nil {
+				h.errs = append(h.errs, at.errorf("%w", err))
+			}
+			continue
+		}
 		// hosts(5) knows no wildcards.
-		name, nameErr := parseName(field)
+		wire, nameErr := appendName(h.wire[:0], word)
+		h.wire = wire
 		if nameErr != nil {
 			h.errs = append(h.errs, at.errorf("%w", nameErr))
 			continue
 		}
 		if err == nil {
-			h.add(at, name, addr, i == 0)
+			h.give(at, addr, words == 2)
 		}
+	}
+	if words == 1 {
+		word := strings.TrimSpace(text)
+		h.errs = append(h.errs, at.errorf("address %q has no name", word))
 	}
 }
 
-func (h *hosts) add(at place, name wireName, addr netip.Addr, canonical bool) {
-	e, ok := h.byName[name]
-	if !ok {
-		e = &entry{name: name, place: at, ttl: defaultTTL}
-		h.byName[name] = e
-		h.entries = append(h.entries, e)
+// give gives the name at hand an address.
+func (h *hosts) give(at place, addr netip.Addr, canonical bool) {
+	names, slot := h.names.slot(h.by, h.wire)
+	h.names = names
+	e := *slot
+	if !e.isGiven() || e.from != h.from {
+		h.first(slot, at, addr, canonical)
+		return
 	}
-	if !e.hasAddress(addr) {
-		e.records = append(e.records, addressRR(name, addr, defaultTTL))
+	if e.hasAddress(addr) {
+		if canonical {
+			e.records = e.withPointer(addr)
+		}
+		return
 	}
-	if canonical && !slices.Contains(e.pointers, addr) {
-		e.pointers = append(e.pointers, addr)
+	if len(e.records) <= maxEntry { // beyond, checkSize complains as it is
+		e.records = records(appendAddress([]byte(e.records), addr, canonical))
 	}
 }
 
-func (e *entry) hasAddress(addr netip.Addr) bool {
-	for _, rr := range e.records {
-		if have, ok := addressOf(rr); ok && have == addr {
-			return true
-		}
+// first gives the name at hand its first address in this file.
+func (h *hosts) first(slot **entry, at place, addr netip.Addr, canonical bool) {
+	if h.lost[wireName(h.wire)] {
+		return
 	}
-	return false
+	e := h.slab.next()
+	*e = entry{name: wireName(h.text.keep(h.wire)), from: h.from, line: uint32(at.line), ttl: defaultTTL}
+	var buf [1 + 16]byte
+	e.records = records(h.text.keep(appendAddress(buf[:0], addr, canonical)))
+	if (*slot).isGiven() {
+		if h.lost == nil {
+			h.lost = make(map[wireName]bool)
+		}
+		h.lost[e.name] = true
+	}
+	h.offer(slot, e)
+}
+
+// withPointer marks an address among the records as one that gives its name back.
+func (r records) withPointer(addr netip.Addr) records {
+	var marked []byte
+	for kind, rdata := range r.each {
+		if a, ok := addressOf(kind, rdata); ok && a == addr {
+			kind |= kindPointer
+		}
+		marked = append(append(marked, kind), rdata...)
+	}
+	return records(marked)
+}
+
+// slab allocates many small things in one piece.
+type slab[T any] struct{ free []T }
+
+const slabSize = 256
+
+func (s *slab[T]) next() *T {
+	if len(s.free) == 0 {
+		s.free = make([]T, slabSize)
+	}
+	t := &s.free[0]
+	s.free = s.free[1:]
+	return t
+}
+
+// arena keeps many short texts in a few long ones.
+type arena struct{ b strings.Builder }
+
+const arenaSize = 16 << 10
+
+func (a *arena) keep(text []byte) string {
+	if a.b.Cap()-a.b.Len() < len(text) {
+		a.b = strings.Builder{}
+		a.b.Grow(max(arenaSize, len(text)))
+	}
+	at := a.b.Len()
+	a.b.Write(text)
+	return a.b.String()[at:]
 }

@@ -173,7 +173,7 @@ func private() map[string]*dns.Msg {
 		"EDNS flag":     a(func(m *dns.Msg) { m.IsEdns0().Hdr.Ttl = 1 << 14 }),
 		"Z":             a(func(m *dns.Msg) { m.Zero = true }),
 		"a record": a(func(m *dns.Msg) {
-			m.Extra = append(m.Extra, &dns.A{Hdr: header(rootName, dns.TypeA, 0), A: []byte{192, 0, 2, 1}})
+			m.Extra = append(m.Extra, &dns.A{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{192, 0, 2, 1}})
 		}),
 		"TSIG": a(func(m *dns.Msg) { m.SetTsig("key.example.org.", dns.HmacSHA256, 300, 0) }),
 	}

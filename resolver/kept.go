@@ -25,7 +25,8 @@ type kept struct {
 	stored   time.Time
 	seconds  uint32 // how long it is fresh
 	upstream netip.AddrPort
-	tcp      bool // came by TCP, so that nothing was left out for want of room
+	tcp      bool   // came by TCP, so that nothing was left out for want of room
+	looked   []look // for an answer of the table
 }
 
 // keep makes an answer fit for the cache, nil if it is not.
@@ -58,6 +59,9 @@ func keep(res *Response, now time.Time) *kept {
 	return k
 }
 
+// lookSize is what a look takes, with a name that nothing else holds.
+const lookSize = 32 + 64
+
 // remarksOf copies the extended errors of an answer. It is false for an answer to
 // a subnet of clients (RFC 7871 section 7.3.1), which is not everybody's.
 func remarksOf(m *message) ([]option, bool) {
@@ -86,7 +90,7 @@ func (k *kept) size() int {
 	if k == nil {
 		return 0
 	}
-	return len(k.wire) + 2*len(k.ttls) + optionsLen(k.remarks)
+	return len(k.wire) + 2*len(k.ttls) + optionsLen(k.remarks) + lookSize*len(k.looked)
 }
 
 // serves reports whether the answer may be given to a request as it is. One that

@@ -25,24 +25,32 @@ const (
 // and underscore are taken: whatever else stands in a file of names is a typing
 // error, or an IDN that the application asks for in its ASCII form.
 func parseName(s string) (wireName, error) {
+	wire, err := appendName(make([]byte, 0, len(s)+2), s)
+	if err != nil {
+		return "", err
+	}
+	return wireName(wire), nil
+}
+
+// appendName appends what parseName returns to an empty buffer.
+func appendName(wire []byte, s string) ([]byte, error) {
 	trimmed := strings.TrimSuffix(s, ".")
 	if trimmed == "" {
-		return "", fmt.Errorf("name %q is empty", s)
+		return wire, fmt.Errorf("name %q is empty", s)
 	}
-	wire := make([]byte, 0, len(s)+2)
 	for label := range strings.SplitSeq(trimmed, ".") {
 		if err := checkLabel(label); err != nil {
-			return "", fmt.Errorf("name %q: %w", s, err)
+			return wire, fmt.Errorf("name %q: %w", s, err)
 		}
 		wire = append(wire, byte(len(label)))
 		wire = append(wire, label...)
 	}
 	wire = append(wire, 0)
 	if len(wire) > maxName {
-		return "", fmt.Errorf("name %q has %d octets, more than %d", s, len(wire), maxName)
+		return wire, fmt.Errorf("name %q has %d octets, more than %d", s, len(wire), maxName)
 	}
 	lower(wire)
-	return wireName(wire), nil
+	return wire, nil
 }
 
 // parseWild is parseName for owners, which may begin with the label "*".

@@ -3,41 +3,239 @@
 package resolver
 
 import (
-	"net/netip"
-
-	"github.com/miekg/dns"
+	"bytes"
+	"slices"
+	"strconv"
 )
 
-// addPointers derives PTR records from the addresses of the table, in the order of
-// the files. The parsers have left out what gives no name back: wildcards and the
-// aliases of a hosts line.
-func (t *Table) addPointers() {
-	for _, e := range t.inOrder {
-		for _, addr := range e.pointers {
-			t.addPointer(e, addr)
+// maxPointers is how many names an address gives back: a block list that maps a
+// hundred thousand names to one address must not make a PTR answer of megabytes.
+// Those beyond are not remembered.
+const maxPointers = 16
+
+// reverse is what an address gives back: PTR records that no source wrote. The
+// sources say which addresses do; wildcards and the aliases of a hosts line do not.
+// It never changes.
+type reverse struct {
+	addr  string // four octets or sixteen
+	first pointer
+	rest  *[]pointer // nil for most
+}
+
+// pointer is one name that an address gives back.
+type pointer struct {
+	name  wireName
+	ttl   uint32
+	layer uint32 // its rank
+}
+
+func (r *reverse) key() string { return r.addr }
+
+func (r *reverse) pointers() []pointer {
+	if r == nil {
+		return nil
+	}
+	all := []pointer{r.first}
+	if r.rest != nil {
+		all = append(all, *r.rest...)
+	}
+	return all
+}
+
+// arpa is above all names that addresses give back.
+const arpa = wireName("\x04arpa\x00")
+
+var (
+	arpa4 = []byte("\x07in-addr\x04arpa\x00")
+	arpa6 = []byte("\x03ip6\x04arpa\x00")
+)
+
+// reverse returns what the address gives back whose reverse name is asked for.
+func (t *Table) reverse(name []byte) *reverse {
+	if t.addrs == nil {
+		return nil
+	}
+	var buf [16]byte
+	n := addressIn(&buf, name)
+	if n == 0 {
+		return nil
+	}
+	return t.addrs.find(buf[:n])
+}
+
+// addressIn reads the address out of a reverse name (RFC 1035 section 3.5, RFC 3596
+// section 2.5) and returns its length, 0 if it is none, or written in another way.
+func addressIn(addr *[16]byte, name []byte) int {
+	if digits, ok := bytes.CutSuffix(name, arpa4); ok {
+		return octetsIn(addr, digits)
+	}
+	digits, ok := bytes.CutSuffix(name, arpa6)
+	if !ok || len(digits) != 2*2*len(addr) {
+		return 0
+	}
+	for i := range 2 * len(addr) {
+		nibble := bytes.IndexByte(hexDigits, digits[2*i+1])
+		if digits[2*i] != 1 || nibble < 0 {
+			return 0
+		}
+		at := &addr[len(addr)-1-i/2]
+		if i%2 == 0 {
+			*at = byte(nibble)
+		} else {
+			*at |= byte(nibble) << 4
+		}
+	}
+	return len(addr)
+}
+
+var hexDigits = []byte("0123456789abcdef")
+
+// octetsIn reads four labels of decimal digits, the last octet first.
+func octetsIn(addr *[16]byte, labels []byte) int {
+	for i := 3; i >= 0; i-- {
+		if len(labels) == 0 || labels[0] > 3 {
+			return 0
+		}
+		n := 1 + int(labels[0])
+		octet := 0
+		for _, c := range labels[1:n] {
+			if c < '0' || c > '9' {
+				return 0
+			}
+			octet = 10*octet + int(c-'0')
+		}
+		if octet > 255 || n > 2 && labels[1] == '0' {
+			return 0
+		}
+		addr[i] = byte(octet)
+		labels = labels[n:]
+	}
+	if len(labels) > 0 {
+		return 0
+	}
+	return 4
+}
+
+// reverseName is the name under which an address is asked for.
+func reverseName(addr string) wireName {
+	var b []byte
+	for i := len(addr) - 1; i >= 0; i-- {
+		if len(addr) == 4 {
+			at := len(b)
+			b = strconv.AppendUint(append(b, 0), uint64(addr[i]), 10)
+			b[at] = byte(len(b) - at - 1)
+			continue
+		}
+		b = append(b, 1, hexDigits[addr[i]&0xf], 1, hexDigits[addr[i]>>4])
+	}
+	if len(addr) == 4 {
+		return wireName(append(b, arpa4...))
+	}
+	return wireName(append(b, arpa6...))
+}
+
+// addPointers lets the addresses of an entry give its name back, behind the names of
+// earlier layers.
+func (d *draft) addPointers(e *entry) {
+	p := pointer{name: e.name, ttl: e.ttl, layer: uint32(e.from.layer.rank())}
+	for kind, addr := range e.each {
+		// Block lists give the unspecified address to names that they take away.
+		if kind&kindPointer == 0 || isUnspecified(addr) {
+			continue
+		}
+		addrs, slot := d.addrs.slot(d.by, []byte(addr))
+		d.addrs = addrs
+		if *slot == nil {
+			*slot = &reverse{addr: addr, first: p}
+			d.pointersChanged(addr, 1)
+			continue
+		}
+		all := (*slot).pointers()
+		at := len(all)
+		for at > 0 && all[at-1].layer > p.layer {
+			at--
+		}
+		if at >= maxPointers {
+			continue
+		}
+		all = slices.Insert(all, at, p)
+		*slot = newReverse(addr, all[:min(len(all), maxPointers)])
+		d.pointersChanged(addr, 0)
+	}
+}
+
+// dropPointers undoes addPointers.
+func (d *draft) dropPointers(e *entry) {
+	for kind, addr := range e.each {
+		if kind&kindPointer == 0 || isUnspecified(addr) {
+			continue
+		}
+		old := d.addrs.find([]byte(addr))
+		left := slices.DeleteFunc(old.pointers(), func(p pointer) bool { return p.name == e.name })
+		switch {
+		case old == nil: // all its names were beyond the last
+		case len(left) > 0:
+			d.addrs = d.addrs.put(d.by, newReverse(addr, left))
+			d.pointersChanged(addr, 0)
+		default:
+			d.addrs = d.addrs.drop(d.by, []byte(addr))
+			d.pointersChanged(addr, -1)
 		}
 	}
 }
 
-func (t *Table) addPointer(e *entry, addr netip.Addr) {
-	// Block lists give the unspecified address to names that they take away.
-	if addr.IsUnspecified() {
+func newReverse(addr string, all []pointer) *reverse {
+	r := &reverse{addr: addr, first: all[0]}
+	if len(all) > 1 {
+		rest := slices.Clone(all[1:])
+		r.rest = &rest
+	}
+	return r
+}
+
+func isUnspecified(addr string) bool {
+	for i := range len(addr) {
+		if addr[i] != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// pointersChanged notes that an address gives other names back, and whether it began
+// or ceased to.
+func (d *draft) pointersChanged(addr string, began int) {
+	if d.changed == nil && d.wildArpa == 0 {
 		return
 	}
-	reverse, err := dns.ReverseAddr(addr.String())
-	if err != nil {
+	name := reverseName(addr)
+	d.changed.add(name)
+	switch {
+	case d.wildArpa == 0:
+	case began > 0:
+		d.addChild(name)
+	case began < 0:
+		d.dropChild(name)
+	}
+}
+
+// countWild counts wildcards. Only one below arpa cares which reverse names lie below
+// others: the first makes those above them exist, the last lets them go.
+func (d *draft) countWild(name wireName, n int) {
+	d.wilds += n
+	if !name.isBelow(arpa) {
 		return
 	}
-	name := fromRR(reverse)
-	at, ok := t.entries[name]
-	if !ok {
-		at = &entry{name: name, place: e.place, ttl: e.ttl, derived: true}
-		t.entries[name] = at
-		t.addBetween(name)
+	before := d.wildArpa
+	d.wildArpa += n
+	switch {
+	case before == 0:
+		for r := range d.addrs.all {
+			d.addChild(reverseName(r.addr))
+		}
+	case d.wildArpa == 0:
+		for r := range d.addrs.all {
+			d.dropChild(reverseName(r.addr))
+		}
 	}
-	// A reverse name that a file gives is that file's to fill.
-	if !at.derived || len(at.records) >= maxPointers {
-		return
-	}
-	at.records = append(at.records, &dns.PTR{Hdr: header(name, dns.TypePTR, e.ttl), Ptr: e.name.String()})
 }

@@ -2,30 +2,54 @@
 
 package resolver
 
-import "github.com/miekg/dns"
+import "slices"
+
+// maxChanges bounds the changes that are looked up by name. Beyond, two tables are
+// compared for every name in the cache.
+const maxChanges = 4096
+
+// SetTable replaces the name table at once; queries under way finish with the one
+// they began with. The cache forgets what it holds at and below names that are not
+// the same in both. Nil is the empty table.
+func (s *Server) SetTable(t *Table) { s.replace(t, nil) }
+
+// replace is SetTable where changed are the names in which the tables differ, if
+// that is known.
+func (s *Server) replace(t *Table, changed changes) {
+	if t == nil {
+		t = &Table{}
+	}
+	before := s.table.Swap(t)
+	s.answers.purge(func(e *cached) bool { return !e.answer.isRight(t) }, false)
+	s.purge(before, t, changed)
+}
 
 // purge forgets what the cache holds at and below the names in which two tables
 // differ, under the client's search suffixes too: neither a negative answer may hide
 // what comes back with a name, nor an old one stay when the name has gone.
-func (s *Server) purge(before, after *Table) {
+func (s *Server) purge(before, after *Table, changed changes) {
 	if s.cache == nil || before == nil || before == after {
 		return
 	}
+	differs := changed.touch
+	if changed == nil {
+		differs = func(name wireName) bool { return differ(before, after, name) }
+	}
 	search := s.suffixes()
-	s.cache.purge(func(k key) bool {
-		if differ(before, after, k.name) {
+	s.cache.purge(func(e *cached) bool {
+		if differs(e.key.name) {
 			return true
 		}
-		for end := k.name.parent(); end != ""; end = end.parent() {
+		for end := e.key.name.parent(); end != ""; end = end.parent() {
 			if !search[end] {
 				continue
 			}
-			if short, ok := k.name.without(end); ok && differ(before, after, short) {
+			if short, ok := e.key.name.without(end); ok && differs(short) {
 				return true
 			}
 		}
 		return false
-	})
+	}, changed != nil) // two whole tables are not to be held for it
 }
 
 // suffixes are those of all scopes.
@@ -49,7 +73,10 @@ func (s *Server) suffixes() map[wireName]bool {
 // it, or of their wildcards. The cost is that of the name, not of the tables.
 func differ(a, b *Table, name wireName) bool {
 	for ; name != ""; name = name.parent() {
-		if !a.entries[name].says(b.entries[name]) || !a.entries[wildLabel+name].says(b.entries[wildLabel+name]) {
+		if !a.lookup(name).says(b.lookup(name)) || !a.lookup(wildLabel+name).says(b.lookup(wildLabel+name)) {
+			return true
+		}
+		if !a.reverse([]byte(name)).says(b.reverse([]byte(name))) {
 			return true
 		}
 	}
@@ -61,13 +88,19 @@ func (e *entry) says(other *entry) bool {
 	if e == other {
 		return true
 	}
-	if e == nil || other == nil || len(e.records) != len(other.records) {
-		return false
+	if !e.isGiven() || !other.isGiven() {
+		return e.isGiven() == other.isGiven()
 	}
-	for i, rr := range e.records {
-		if !dns.IsDuplicate(rr, other.records[i]) || rr.Header().Ttl != other.records[i].Header().Ttl {
-			return false
-		}
-	}
-	return true
+	return e.records == other.records && e.ttl == other.ttl
+}
+
+// says reports whether two addresses give the same back.
+func (r *reverse) says(other *reverse) bool {
+	same := func(a, b pointer) bool { return a.name == b.name && a.ttl == b.ttl }
+	return r == other || slices.EqualFunc(r.pointers(), other.pointers(), same)
+}
+
+// says reports whether two tables have the same for a name.
+func (h hit) says(other hit) bool {
+	return h.entry.says(other.entry) && h.reverse.says(other.reverse)
 }

@@ -4,6 +4,9 @@ package resolver
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -108,4 +111,117 @@ func TestCacheWhileAllChanges(t *testing.T) {
 		}
 		clients.Wait()
 	})
+}
+
+// A change of one name of a layer takes back what rests on it, and nothing else: what
+// is ready and what is in the cache for other names stays, also what is on its way.
+func TestLayerChangeIsExact(t *testing.T) {
+	all := NewNames()
+	l := all.AddLayer("changing")
+	origin := l.Origin(func() string { return "changing" })
+	if _, err := all.AddLayer("files").SetFiles(yamlSource(storyTable)); err != nil {
+		t.Fatal(err)
+	}
+	nx := says(t, authority(t, dns.RcodeNameError, ". 300 IN SOA a. b. 1 1 1 1 300"))
+	bubble(t, Config{Search: []string{"svc.example.net"}}, nx, func(t *testing.T, s *Server, end *oracle) {
+		stop := all.Follow(s)
+		defer stop()
+		path := s.own.newWirePath()
+		isReady := func(name string, qtype uint16) bool {
+			return path.answer(nil, pack(t, query(name, qtype)), loopback, false) != nil
+		}
+		ready := []string{"web.example.org", "www.example.org", "x.apps.example.org", "web.example.org.svc.example.net", "_http._tcp.example.org"}
+		for _, tc := range []struct {
+			change string
+			gone   []string
+		}{
+			{"other.example.org", nil},
+			{"web.example.org", []string{"web.example.org", "www.example.org", "web.example.org.svc.example.net", "_http._tcp.example.org"}},
+			{"x.apps.example.org", []string{"x.apps.example.org"}},
+			{"y.x.apps.example.org", []string{"x.apps.example.org"}}, // it exists now, and the wildcard is not for it
+			{"far.example.org", []string{"_http._tcp.example.org"}},
+			{"web.example.org.svc.example.net", []string{"web.example.org.svc.example.net"}},
+		} {
+			for _, name := range ready {
+				askServer(t, s, packetOf(t, query(name, dns.TypeSRV)))
+			}
+			askPastTable(t, s, "cached.example.com", end)
+			askPastTable(t, s, "a."+tc.change, end)
+			asked := end.asked()
+			if err := l.Apply([]Name{{Name: tc.change, From: origin, TTL: 5, Addrs: []netip.Addr{loopback}}}); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range ready {
+				if got, want := isReady(name, dns.TypeSRV), !slices.Contains(tc.gone, name); got != want {
+					t.Errorf("%s changed: %s is ready: %t", tc.change, name, got)
+				}
+			}
+			askPastTable(t, s, "cached.example.com", end)
+			if end.asked() != asked {
+				t.Errorf("%s changed: another name was asked for again", tc.change)
+			}
+			askPastTable(t, s, "a."+tc.change, end)
+			if end.asked() != asked+1 {
+				t.Errorf("%s changed: a name below it was not asked for again", tc.change)
+			}
+			if err := l.Replace(nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// An answer that is on its way while another name changes is kept.
+func TestLayerChangeSparesFlights(t *testing.T) {
+	all := NewNames()
+	l := all.AddLayer("changing")
+	origin := l.Origin(func() string { return "changing" })
+	for change, again := range map[string]bool{"other.example.org": false, "a.example.org": true, "example.org": true} {
+		bubble(t, Config{}, says(t, nil, good), func(t *testing.T, s *Server, end *oracle) {
+			end.takes = time.Second
+			defer all.Follow(s)()
+			var client sync.WaitGroup
+			client.Go(func() { askServer(t, s, packetOf(t, query("a.example.org", dns.TypeA))) })
+			synctest.Wait()
+			for _, addrs := range [][]netip.Addr{{loopback}, nil} {
+				if err := l.Apply([]Name{{Name: change, From: origin, Addrs: addrs}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			client.Wait()
+			askServer(t, s, packetOf(t, query("a.example.org", dns.TypeA)))
+			if got := end.asked() == 2; got != again {
+				t.Errorf("%s changed: asked again: %t", change, got)
+			}
+		})
+	}
+}
+
+// What a layer is given and cannot be served is left out, and the error says what.
+func TestLayerRefuses(t *testing.T) {
+	l := NewNames().AddLayer("source")
+	origin := l.Origin(func() string { return "source" })
+	addrs := make([]netip.Addr, 5000)
+	for i := range addrs {
+		addrs[i] = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+	}
+	err := l.Apply([]Name{
+		{Name: "good.example.org", From: origin, Addrs: addrs[:1]},
+		{Name: "a..b", From: origin, Addrs: addrs[:1]},
+		{Name: "alias.example.org", From: origin, CNAME: "not a name"},
+		{Name: "srv.example.org", From: origin, SRV: []SRV{{Port: 80, Target: "!"}, {Port: 81, Target: "good.example.org"}}},
+		{Name: "big.example.org", From: origin, Addrs: addrs},
+	})
+	want := []string{
+		`source: name "a..b": empty label`,
+		`source: alias.example.org: cname: name "not a name": character ' ' is not a letter, digit, hyphen or underscore`,
+		`source: srv.example.org: srv: name "!": character '!' is not a letter, digit, hyphen or underscore`,
+		`source: big.example.org: 3065 records left out: the others fill a message`,
+	}
+	if err == nil || err.Error() != strings.Join(want, "\n") {
+		t.Errorf("error: %v", err)
+	}
+	if names, _ := l.Count(); names != 3 {
+		t.Errorf("%d names", names)
+	}
 }

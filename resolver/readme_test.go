@@ -71,7 +71,7 @@ func TestReadmeYAML(t *testing.T) {
 	table := table(t, string(m[1]))
 	want := []string{"*.apps.example.org.", "_http._tcp.example.org.", "reviews.bookinfo.cluster2.example.org.", "web.example.org.", "www.example.org."}
 	var got []string
-	for _, e := range table.inOrder {
+	for _, e := range given(table) {
 		got = append(got, e.name.String())
 	}
 	slices.Sort(got)

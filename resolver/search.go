@@ -22,21 +22,6 @@ func parseSuffixes(search []string) (list suffixes, bad []error) {
 	return list, bad
 }
 
-// expanded finds the entry whose name a client's stub has completed with one of its
-// search domains, and that name without the domain.
-func (t *Table) expanded(name wireName, search suffixes) (*entry, wireName) {
-	for _, suffix := range search {
-		short, ok := name.without(suffix)
-		if !ok {
-			continue
-		}
-		if e := t.find(short); e != nil {
-			return e, short
-		}
-	}
-	return nil, ""
-}
-
 // without cuts a suffix of whole labels and makes what is left absolute.
 func (n wireName) without(suffix wireName) (wireName, bool) {
 	at := suffixAt(n, suffix)

@@ -79,18 +79,6 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 // none is the stage that is not there.
 func none(next Exchanger) Exchanger { return next }
 
-// SetTable replaces the name table at once; queries under way finish with the one
-// they began with. The cache forgets what it holds at and below names that are not
-// the same in both. Nil is the empty table.
-func (s *Server) SetTable(t *Table) {
-	if t == nil {
-		t = &Table{}
-	}
-	before := s.table.Swap(t)
-	s.answers.purge(func(key) bool { return true })
-	s.purge(before, t)
-}
-
 // SetSearch replaces the search list of the clients of Serve.
 func (s *Server) SetSearch(search []string) { s.own.SetSearch(search) }
 

@@ -6,18 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-
-	"github.com/miekg/dns"
 )
 
 const (
 	// defaultTTL is short because the names of other clusters move with their
 	// gateways, and a look-up here costs microseconds.
 	defaultTTL = 30
-	// maxPointers is how many names an address gives back: a block list that
-	// maps a hundred thousand names to one address must not make a PTR answer of
-	// megabytes.
-	maxPointers = 16
 	// maxEntry keeps every answer within one message over TCP, with room for a
 	// chain of aliases before it.
 	maxEntry = 60000
@@ -39,25 +33,59 @@ type Source struct {
 	Format Format
 }
 
-// Table is a set of names with their records. It never changes and may be shared.
+// Table is a set of names with their records. It never changes and may be shared:
+// one with other names shares with it what is the same in both (draft.go).
 type Table struct {
-	entries map[wireName]*entry
-	inOrder []*entry // those that files gave
-	// between holds the names that exist only because something exists below
-	// them (RFC 4592 section 2.2.2); they stop a wildcard, no more.
-	between  map[wireName]struct{}
-	warnings []string
+	names *node[*entry]   // also those that exist only because of what is below them
+	addrs *node[*reverse] // what addresses give back
+	given int             // names that a source gave
+	// wilds counts wildcards: without any nobody looks for them. wildArpa counts
+	// those below arpa, for which what addresses give back has parents too.
+	wilds, wildArpa int
+	tallies         map[*Layer]tally
+	warnings        []string
 }
 
-// entry is one name of the table.
+// tally counts the names of a layer, and those among them that are hidden.
+type tally struct{ given, hidden int }
+
+// entry is one name of the table. It never changes but by the edit that made it.
 type entry struct {
-	name    wireName
-	place   place
-	records []dns.RR
-	ttl     uint32
-	// pointers are the addresses that give this name back.
-	pointers []netip.Addr
-	derived  bool // a PTR name that no file gave
+	name wireName
+	records
+	// from is who gave the name, nil if nobody did and it has only names below it
+	// (RFC 4592 section 2.2.2): those stop a wildcard, no more.
+	from *Origin
+	line uint32 // of the file, from 1
+	ttl  uint32
+	*about
+}
+
+// about is what few entries need.
+type about struct {
+	by    *edit // whose it is
+	below int   // names one label longer
+	wild  bool  // "*" is one of them
+	// hidden is what later layers say of the name, in their order.
+	hidden []*entry
+}
+
+func (e *entry) key() string { return string(e.name) }
+
+// isGiven reports whether a source gave the name.
+func (e *entry) isGiven() bool { return e != nil && e.from != nil }
+
+// place says where an entry comes from.
+func (e *entry) place() string {
+	text := e.from.text()
+	if e.line > 0 {
+		return fmt.Sprintf("%s:%d", text, e.line)
+	}
+	return text
+}
+
+func (e *entry) errorf(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", e.place(), fmt.Errorf(format, args...))
 }
 
 // place is a line of a source.
@@ -76,135 +104,160 @@ func (p place) errorf(format string, args ...any) error {
 // one wins whole, and [Table.Warnings] says so. A mistake in any file fails it all:
 // the error joins one "path:line: message" for each.
 func ParseTable(sources ...Source) (*Table, error) {
-	t := &Table{entries: make(map[wireName]*entry), between: make(map[wireName]struct{})}
-	var errs []error
-	for _, src := range sources {
-		parsed, err := src.parse()
-		errs = append(errs, err)
-		t.merge(parsed)
-	}
-	for _, e := range t.inOrder {
-		t.addBetween(e.name)
-	}
-	for _, e := range t.inOrder {
-		errs = append(errs, e.checkSize(), t.checkAlias(e))
-	}
-	if err := errors.Join(errs...); err != nil {
+	d, err := parse(sources)
+	if err != nil {
 		return nil, err
 	}
-	t.addPointers()
-	return t, nil
+	for _, e := range d.order {
+		d.addPointers(e)
+	}
+	return d.done(), nil
 }
 
-// parse returns the entries of one file in their order, also beside an error.
-func (s Source) parse() ([]*entry, error) {
-	switch s.Format {
+// parse makes a draft of files, without what their addresses give back.
+func parse(sources []Source) (*draft, error) {
+	d := new(Table).draft()
+	var errs []error
+	for _, src := range sources {
+		errs = append(errs, d.read(src))
+	}
+	for _, e := range d.order {
+		errs = append(errs, e.checkSize(), d.checkAlias(e))
+	}
+	return d, errors.Join(errs...)
+}
+
+// read adds one file.
+func (d *draft) read(src Source) error {
+	switch src.Format {
 	case FormatHosts:
-		return parseHosts(s.Path, s.Data)
+		return d.readHosts(src.Path, src.Data)
 	case FormatYAML:
-		return parseYAML(s.Path, s.Data)
+		return d.readYAML(src.Path, src.Data)
 	}
-	return nil, fmt.Errorf("%s:1: unknown format %d", s.Path, s.Format)
+	return fmt.Errorf("%s:1: unknown format %d", src.Path, src.Format)
 }
 
-func (t *Table) merge(parsed []*entry) {
-	for _, e := range parsed {
-		if first, ok := t.entries[e.name]; ok {
-			t.warnings = append(t.warnings, fmt.Sprintf("%s: %s is already in %s, which wins", e.place, e.name, first.place))
-			continue
-		}
-		t.entries[e.name] = e
-		t.inOrder = append(t.inOrder, e)
+// offer adds the first entry of a file for a name, unless an earlier file has it.
+func (d *draft) offer(at **entry, e *entry) {
+	if (*at).isGiven() {
+		d.warnings = append(d.warnings, fmt.Sprintf("%s: %s is already in %s, which wins", e.place(), e.name, (*at).place()))
+		return
 	}
+	d.addAt(at, e)
+	d.order = append(d.order, e)
 }
 
 func (e *entry) checkSize() error {
-	size := 0
-	for _, rr := range e.records {
-		size += dns.Len(rr)
-	}
-	if size > maxEntry {
-		return e.place.errorf("%s has %d octets of records, more than %d", e.name, size, maxEntry)
+	if size := e.octets(e.name); size > maxEntry {
+		return e.errorf("%s has %d octets of records, more than %d", e.name, size, maxEntry)
 	}
 	return nil
 }
 
 // checkAlias refuses an alias that goes round, or through too many names.
 func (t *Table) checkAlias(e *entry) error {
-	at := e
+	at := hit{entry: e}
 	for range maxAliases {
 		target, ok := at.alias()
 		if !ok {
 			return nil
 		}
-		if at = t.find(target); at == nil {
-			return nil
-		}
+		at = t.find(target)
 	}
-	return e.place.errorf("%s: cname goes round, or through more than %d names", e.name, maxAliases)
+	return e.errorf("%s: cname goes round, or through more than %d names", e.name, maxAliases)
+}
+
+// lookup returns the entry of a name itself, given or not.
+func (t *Table) lookup(name wireName) *entry {
+	var buf [len(wildLabel) + maxName]byte
+	return t.names.find(buf[:copy(buf[:], name)])
+}
+
+// hit is what a table has for a name: an entry, or what an address gives back, or
+// nothing. Two of them are equal if they are of one table and the same.
+type hit struct {
+	entry   *entry
+	reverse *reverse
+}
+
+func (h hit) ok() bool { return h.entry != nil || h.reverse != nil }
+
+// place says where it comes from; what an address gives back comes with its first name.
+func (h hit) place(t *Table) string {
+	if h.entry == nil {
+		return t.lookup(h.reverse.first.name).place()
+	}
+	return h.entry.place()
 }
 
 // alias returns where the name's CNAME leads.
-func (e *entry) alias() (wireName, bool) {
-	if len(e.records) == 0 {
+func (h hit) alias() (wireName, bool) {
+	if h.entry == nil {
 		return "", false
 	}
-	cname, ok := e.records[0].(*dns.CNAME)
-	if !ok {
-		return "", false
-	}
-	return fromRR(cname.Target), true
+	return h.entry.alias()
 }
 
-// addBetween notes the ancestors of a name.
-func (t *Table) addBetween(name wireName) {
-	for up := name.parent(); up != "" && up != rootName; up = up.parent() {
-		if _, ok := t.between[up]; ok {
-			return
-		}
-		t.between[up] = struct{}{}
+// ttl is the TTL of the name's records.
+func (h hit) ttl() uint32 {
+	if h.entry == nil {
+		return h.reverse.first.ttl
 	}
+	return h.entry.ttl
 }
 
-// find returns the entry that answers for a name: its own, or the wildcard at its
-// closest encloser (RFC 4592 section 3.3.1).
-func (t *Table) find(name wireName) *entry { return t.findWire([]byte(name)) }
+// find returns what answers for a name: its own entry, what its address gives back,
+// or the wildcard at its closest encloser (RFC 4592 section 3.3.1).
+func (t *Table) find(name wireName) hit {
+	var buf [maxName]byte
+	return t.findWire(buf[:copy(buf[:], name)])
+}
 
-// findWire is find for a name on the wire, in lower case. It allocates nothing: the
-// compiler makes no strings for look-ups that are written like these.
-func (t *Table) findWire(name []byte) *entry {
-	if len(t.entries) == 0 || len(name) == 0 {
-		return nil
+// findWire is find for a name on the wire, in lower case. It allocates nothing.
+func (t *Table) findWire(name []byte) hit {
+	if t.names == nil || len(name) == 0 {
+		return hit{}
 	}
-	if e, ok := t.entries[wireName(name)]; ok {
-		return e
+	e := t.names.find(name)
+	if e.isGiven() {
+		return hit{entry: e}
 	}
-	if _, ok := t.between[wireName(name)]; ok {
-		return nil
+	if r := t.reverse(name); r != nil {
+		return hit{reverse: r}
 	}
-	var buf [len(wildLabel) + maxName]byte
-	wild := buf[:copy(buf[:], wildLabel)]
+	if e != nil || t.wilds == 0 {
+		return hit{}
+	}
+	return t.findWild(name)
+}
+
+// findWild looks for the wildcard at the closest encloser of a name that does not
+// exist.
+func (t *Table) findWild(name []byte) hit {
 	for up := name; up[0] != 0; {
 		up = up[1+int(up[0]):]
-		if e, ok := t.entries[wireName(append(wild, up...))]; ok {
-			return e
+		e := t.names.find(up)
+		switch {
+		case e == nil && t.reverse(up) == nil:
+			continue
+		case e == nil || e.about == nil || !e.wild:
+			return hit{}
 		}
-		_, named := t.entries[wireName(up)]
-		_, between := t.between[wireName(up)]
-		if named || between {
-			return nil
-		}
+		var buf [len(wildLabel) + maxName]byte
+		wild := append(buf[:copy(buf[:], wildLabel)], up...)
+		return hit{entry: t.names.find(wild)}
 	}
-	return nil
+	return hit{}
 }
 
 // holds reports whether the table answers for a name, or for what is left of it
 // without one of the search suffixes.
 func (t *Table) holds(name []byte, search suffixes) bool {
-	if len(t.entries) == 0 {
+	if t.names == nil {
 		return false
 	}
-	if t.findWire(name) != nil {
+	if t.findWire(name).ok() {
 		return true
 	}
 	var buf [maxName]byte
@@ -212,7 +265,7 @@ func (t *Table) holds(name []byte, search suffixes) bool {
 		if at := suffixAt(name, suffix); at > 0 {
 			n := copy(buf[:], name[:at])
 			buf[n] = 0
-			if t.findWire(buf[:n+1]) != nil {
+			if t.findWire(buf[:n+1]).ok() {
 				return true
 			}
 		}
@@ -220,34 +273,12 @@ func (t *Table) holds(name []byte, search suffixes) bool {
 	return false
 }
 
-// Names counts the names that the files gave, without derived PTR names.
-func (t *Table) Names() int { return len(t.inOrder) }
+// Names counts the names that the sources gave, without derived PTR names.
+func (t *Table) Names() int { return t.given }
 
 // Warnings says, a sentence each with path and line, what a file gave that the
 // table does not use.
 func (t *Table) Warnings() []string { return append([]string(nil), t.warnings...) }
-
-// fromRR is the name of a record that we built ourselves.
-func fromRR(s string) wireName {
-	name, err := parseName(s)
-	if err != nil {
-		return ""
-	}
-	return name
-}
-
-// header of a record of this table.
-func header(name wireName, typ uint16, ttl uint32) dns.RR_Header {
-	return dns.RR_Header{Name: name.String(), Rrtype: typ, Class: dns.ClassINET, Ttl: ttl}
-}
-
-// addressRR is the A or AAAA record of an address.
-func addressRR(name wireName, addr netip.Addr, ttl uint32) dns.RR {
-	if addr.Is4() {
-		return &dns.A{Hdr: header(name, dns.TypeA, ttl), A: addr.AsSlice()}
-	}
-	return &dns.AAAA{Hdr: header(name, dns.TypeAAAA, ttl), AAAA: addr.AsSlice()}
-}
 
 // parseAddr reads an address that may stand in a record.
 func parseAddr(s string) (netip.Addr, error) {
@@ -261,16 +292,4 @@ func parseAddr(s string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("address %q is IPv4 in disguise: write %s", s, addr.Unmap())
 	}
 	return addr, nil
-}
-
-// addressOf returns the address of an A or AAAA record.
-func addressOf(rr dns.RR) (netip.Addr, bool) {
-	switch rr := rr.(type) {
-	case *dns.A:
-		addr, ok := netip.AddrFromSlice(rr.A)
-		return addr.Unmap(), ok
-	case *dns.AAAA:
-		return netip.AddrFromSlice(rr.AAAA)
-	}
-	return netip.Addr{}, false
 }

@@ -3,23 +3,49 @@
 package resolver
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 )
 
 // dump is all of a table as zone-file lines behind their places.
 func dump(t *Table) []string {
 	var out []string
-	for _, e := range t.inOrder {
-		for _, line := range lines(e.records) {
-			out = append(out, e.place.String()+" "+line)
+	for _, e := range given(t) {
+		for _, line := range lines(rrs(e)) {
+			out = append(out, e.place()+" "+line)
 		}
 	}
 	return out
+}
+
+// given are the entries of a table in the order of their files' paths and lines, the
+// longest name of a line first.
+func given(t *Table) []*entry {
+	var all []*entry
+	for e := range t.names.all {
+		if e.isGiven() {
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(a.from.text(), b.from.text()), cmp.Compare(a.line, b.line), len(b.name)-len(a.name), cmp.Compare(a.name, b.name))
+	})
+	return all
+}
+
+// rrs are the records of an entry.
+func rrs(e *entry) []dns.RR {
+	var all []dns.RR
+	for kind, rdata := range e.each {
+		all = append(all, newRR(e.name.String(), kind, rdata, e.ttl))
+	}
+	return all
 }
 
 func hostsSource(data string) Source { return Source{"hosts", []byte(data), FormatHosts} }
@@ -40,6 +66,11 @@ func TestParseTable(t *testing.T) {
 			"hosts:2 web.example.org. 30 IN A 192.0.2.1",
 			"hosts:2 web.example.org. 30 IN AAAA 2001:db8::1",
 			"hosts:2 web. 30 IN A 192.0.2.1",
+		}},
+		{"hosts, a name below one that comes again", hostsSource("192.0.2.1 b\n192.0.2.2 a.b\n192.0.2.3 b\n"), []string{
+			"hosts:1 b. 30 IN A 192.0.2.1",
+			"hosts:1 b. 30 IN A 192.0.2.3",
+			"hosts:2 a.b. 30 IN A 192.0.2.2",
 		}},
 		{"hosts without newline at the end", hostsSource("192.0.2.1 a"), []string{"hosts:1 a. 30 IN A 192.0.2.1"}},
 		{"short form", yamlSource("names:\n  a.example.org: [192.0.2.1, 2001:db8::1]\n"), []string{
@@ -67,7 +98,7 @@ func TestParseTable(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tc.want, dump(table)); diff != "" {
+			if diff := gocmp.Diff(tc.want, dump(table)); diff != "" {
 				t.Errorf("table (-want +got):\n%s", diff)
 			}
 		})
@@ -134,7 +165,7 @@ func TestParseTableErrors(t *testing.T) {
 			if err == nil || table != nil {
 				t.Fatalf("no error, table %v", table)
 			}
-			if diff := cmp.Diff(tc.want, err.Error()); diff != "" {
+			if diff := gocmp.Diff(tc.want, err.Error()); diff != "" {
 				t.Errorf("error (-want +got):\n%s", diff)
 			}
 		})
@@ -157,11 +188,11 @@ func TestFirstFileWins(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"hosts:1 a.example.org. 30 IN A 192.0.2.1", "names.yaml:2 b.example.org. 30 IN A 192.0.2.2"}
-	if diff := cmp.Diff(want, dump(table)); diff != "" {
+	if diff := gocmp.Diff(want, dump(table)); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)
 	}
 	warnings := []string{"names.yaml:3: a.example.org. is already in hosts:1, which wins"}
-	if diff := cmp.Diff(warnings, table.Warnings()); diff != "" {
+	if diff := gocmp.Diff(warnings, table.Warnings()); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
 	if table.Names() != 2 {
@@ -184,19 +215,16 @@ func TestDerivedPointers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := table.find(fromRR(reverse))
-		if e == nil {
-			return nil
-		}
 		var names []string
-		for _, rr := range e.records {
-			if ptr, ok := rr.(*dns.PTR); ok {
-				names = append(names, ptr.Ptr)
-			}
+		for _, p := range table.find(fromRR(reverse)).reverse.pointers() {
+			names = append(names, p.name.String())
 		}
 		return names
 	}
-	if diff := cmp.Diff([]string{"a.example.org.", "b.example.org.", "c.example.org."}, pointers("192.0.2.1")); diff != "" {
+	if table, err := ParseTable(hostsSource("192.0.2.1 b\n192.0.2.2 a.b\n192.0.2.3 b\n")); err != nil || !table.find(fromRR("3.2.0.192.in-addr.arpa")).ok() {
+		t.Errorf("an address on a later line gives nothing back (%v)", err)
+	}
+	if diff := gocmp.Diff([]string{"a.example.org.", "b.example.org.", "c.example.org."}, pointers("192.0.2.1")); diff != "" {
 		t.Errorf("in file order, without aliases (-want +got):\n%s", diff)
 	}
 	for addr, want := range map[string]int{"0.0.0.0": 0, "192.0.2.3": 0, "192.0.2.5": maxPointers, "192.0.2.9": 0} {
@@ -208,7 +236,7 @@ func TestDerivedPointers(t *testing.T) {
 
 func TestSearchSuffixes(t *testing.T) {
 	list, bad := parseSuffixes([]string{"Example.org", ".", "a..b", "svc.cluster.local."})
-	if diff := cmp.Diff(suffixes{"\x07example\x03org\x00", "\x03svc\x07cluster\x05local\x00"}, list); diff != "" {
+	if diff := gocmp.Diff(suffixes{"\x07example\x03org\x00", "\x03svc\x07cluster\x05local\x00"}, list); diff != "" {
 		t.Errorf("suffixes (-want +got):\n%s", diff)
 	}
 	if len(bad) != 1 {

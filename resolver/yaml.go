@@ -7,28 +7,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
 
-	"github.com/miekg/dns"
 	"go.yaml.in/yaml/v3"
 )
 
 // maxTTL is the largest TTL there is (RFC 2181 section 8).
 const maxTTL = 1<<31 - 1
 
-// parseYAML reads the strict YAML form of resolver/README.md. It walks nodes, not
+// readYAML reads the strict YAML form of resolver/README.md. It walks nodes, not
 // structs, so that every message has the line of what it is about.
-func parseYAML(path string, data []byte) ([]*entry, error) {
-	y := &yamlFile{path: path, ttl: defaultTTL}
+func (d *draft) readYAML(path string, data []byte) error {
+	y := &yamlFile{draft: d, path: path, from: &Origin{path: path}, ttl: defaultTTL}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		return nil, nil // an empty file is an empty table
+		return nil // an empty file is an empty table
 	} else if err != nil {
-		return nil, syntaxError(path, err)
+		return syntaxError(path, err)
 	}
 	for _, n := range doc.Content {
 		y.root(n)
@@ -39,7 +37,7 @@ func parseYAML(path string, data []byte) ([]*entry, error) {
 	} else if !errors.Is(err, io.EOF) {
 		y.errs = append(y.errs, syntaxError(path, err))
 	}
-	return y.entries, errors.Join(y.errs...)
+	return errors.Join(y.errs...)
 }
 
 // The YAML package has no type for the place of a mistake, so yamlLine finds it in
@@ -64,10 +62,13 @@ func syntaxError(path string, err error) error {
 }
 
 type yamlFile struct {
-	path    string
-	ttl     uint32
-	entries []*entry
-	errs    []error
+	*draft
+	path   string
+	from   *Origin
+	ttl    uint32
+	errs   []error
+	text   arena
+	packed []byte // the records of the entry at hand
 }
 
 func (y *yamlFile) errorf(n *yaml.Node, format string, args ...any) {
@@ -80,10 +81,10 @@ func (y *yamlFile) root(n *yaml.Node) {
 	}
 	y.mapping(n, "the file",
 		field{"ttl", func(v *yaml.Node) { y.ttl = y.number(v, "ttl", 0, maxTTL) }},
-		field{"names", y.names})
+		field{"names", y.entries})
 }
 
-func (y *yamlFile) names(n *yaml.Node) {
+func (y *yamlFile) entries(n *yaml.Node) {
 	if n.Tag == "!!null" {
 		return
 	}
@@ -106,8 +107,9 @@ func (y *yamlFile) names(n *yaml.Node) {
 }
 
 func (y *yamlFile) entry(key *yaml.Node, name wireName, value *yaml.Node) {
-	e := &entry{name: name, place: place{y.path, key.Line}, ttl: y.ttl}
+	e := &entry{name: name, from: y.from, line: uint32(key.Line), ttl: y.ttl}
 	before := len(y.errs)
+	y.packed = y.packed[:0]
 	switch value.Kind {
 	case yaml.SequenceNode:
 		y.addresses(e, value, "")
@@ -116,21 +118,24 @@ func (y *yamlFile) entry(key *yaml.Node, name wireName, value *yaml.Node) {
 	default:
 		y.errorf(value, "%s is %s, not a list of addresses or a mapping", key.Value, kindOf(value))
 	}
-	if len(e.records) == 0 && len(y.errs) == before {
+	e.records = records(y.text.keep(y.packed))
+	if e.records == "" && len(y.errs) == before {
 		y.errorf(key, "%s has no records", key.Value)
 	}
-	y.entries = append(y.entries, e)
+	names, at := y.names.slot(y.by, []byte(name))
+	y.names = names
+	y.offer(at, e)
 }
 
 func (y *yamlFile) records(e *entry, n *yaml.Node) {
 	y.mapping(n, e.name.String(),
 		field{"ttl", func(v *yaml.Node) { e.ttl = y.number(v, "ttl", 0, maxTTL) }},
-		field{"cname", func(v *yaml.Node) { y.cname(e, v) }},
+		field{"cname", y.cname},
 		field{"a", func(v *yaml.Node) { y.addresses(e, v, "a") }},
 		field{"aaaa", func(v *yaml.Node) { y.addresses(e, v, "aaaa") }},
-		field{"txt", func(v *yaml.Node) { y.texts(e, v) }},
-		field{"srv", func(v *yaml.Node) { y.services(e, v) }})
-	if _, ok := e.alias(); ok && len(e.records) > 1 {
+		field{"txt", y.texts},
+		field{"srv", y.services})
+	if target, ok := records(y.packed).alias(); ok && nameLen(string(target)) < len(target) {
 		y.errorf(n, "%s has a cname and other records: a cname stands alone", e.name)
 	}
 }
@@ -154,64 +159,51 @@ func (y *yamlFile) addresses(e *entry, n *yaml.Node, family string) {
 			y.errorf(item, "%s is not an IPv4 address: it belongs under aaaa", addr)
 		case family == "aaaa" && !addr.Is6():
 			y.errorf(item, "%s is not an IPv6 address: it belongs under a", addr)
-		case e.hasAddress(addr):
+		case records(y.packed).hasAddress(addr):
 			y.errorf(item, "address %s stands twice", addr)
 		default:
-			y.address(e, addr)
+			y.packed = appendAddress(y.packed, addr, !e.name.isWild())
 		}
 	})
 }
 
-func (y *yamlFile) address(e *entry, addr netip.Addr) {
-	e.records = append(e.records, addressRR(e.name, addr, e.ttl))
-	if !e.name.isWild() {
-		e.pointers = append(e.pointers, addr)
-	}
-}
-
-func (y *yamlFile) cname(e *entry, n *yaml.Node) {
+func (y *yamlFile) cname(n *yaml.Node) {
 	if target, ok := y.host(n, "cname"); ok {
-		e.records = append(e.records, &dns.CNAME{Hdr: header(e.name, dns.TypeCNAME, e.ttl), Target: target.String()})
+		y.packed = appendCNAME(y.packed, target)
 	}
 }
 
-func (y *yamlFile) texts(e *entry, n *yaml.Node) {
+func (y *yamlFile) texts(n *yaml.Node) {
 	y.items(n, "txt", func(item *yaml.Node) {
 		if item.Kind != yaml.ScalarNode || item.Tag == "!!null" {
 			y.errorf(item, "txt is %s, not a text", kindOf(item))
 			return
 		}
-		e.records = append(e.records, &dns.TXT{Hdr: header(e.name, dns.TypeTXT, e.ttl), Txt: textStrings(item.Value)})
+		if len(item.Value) > maxEntry {
+			y.errorf(item, "txt has %d octets, more than %d", len(item.Value), maxEntry)
+			return
+		}
+		y.packed = appendTXT(y.packed, item.Value)
 	})
 }
 
-// textStrings cuts a text into character-strings of 255 octets, escaped as the DNS
-// package wants them.
-func textStrings(s string) []string {
-	var parts []string
-	for len(s) > 255 {
-		parts = append(parts, strings.ReplaceAll(s[:255], `\`, `\\`))
-		s = s[255:]
-	}
-	return append(parts, strings.ReplaceAll(s, `\`, `\\`))
-}
-
-func (y *yamlFile) services(e *entry, n *yaml.Node) {
+func (y *yamlFile) services(n *yaml.Node) {
 	y.items(n, "srv", func(item *yaml.Node) {
-		srv := &dns.SRV{Hdr: header(e.name, dns.TypeSRV, e.ttl)}
+		var target wireName
+		var port, priority, weight uint16
 		before := len(y.errs)
 		ok := y.mapping(item, "srv",
-			field{"target", func(v *yaml.Node) {
-				target, _ := y.host(v, "target")
-				srv.Target = target.String()
-			}},
-			field{"port", func(v *yaml.Node) { srv.Port = uint16(y.number(v, "port", 1, 65535)) }},
-			field{"priority", func(v *yaml.Node) { srv.Priority = uint16(y.number(v, "priority", 0, 65535)) }},
-			field{"weight", func(v *yaml.Node) { srv.Weight = uint16(y.number(v, "weight", 0, 65535)) }})
-		if ok && len(y.errs) == before && (srv.Target == "" || srv.Port == 0) {
+			field{"target", func(v *yaml.Node) { target, _ = y.host(v, "target") }},
+			field{"port", func(v *yaml.Node) { port = uint16(y.number(v, "port", 1, 65535)) }},
+			field{"priority", func(v *yaml.Node) { priority = uint16(y.number(v, "priority", 0, 65535)) }},
+			field{"weight", func(v *yaml.Node) { weight = uint16(y.number(v, "weight", 0, 65535)) }})
+		if !ok || len(y.errs) > before {
+			return
+		}
+		if target == "" || port == 0 {
 			y.errorf(item, "srv needs target and port")
 			return
 		}
-		e.records = append(e.records, srv)
+		y.packed = appendSRV(y.packed, priority, weight, port, target)
 	})
 }
