@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dnsteer/dnsteer/cmd/internal/resolvconf"
 	"github.com/dnsteer/dnsteer/loader"
 )
 
@@ -62,12 +63,12 @@ func (h *host) start(listeners *loader.Listeners) error {
 		return err
 	}
 	h.warn(resp.Warnings)
-	conf := readResolvConf(resolvConfPath)
+	conf := resolvconf.Read(resolvconf.Path)
 	scope := loader.Scope{
 		OwnerUID:    loader.DefaultOwner,
 		OwnerGID:    loader.DefaultOwner,
-		PrimaryIPv4: conf.primary(netip.Addr.Is4),
-		PrimaryIPv6: conf.primary(netip.Addr.Is6),
+		PrimaryIPv4: conf.Primary(netip.Addr.Is4),
+		PrimaryIPv6: conf.Primary(netip.Addr.Is6),
 		FailClosed:  h.settings.failClosed,
 		Untagged:    h.settings.untagged,
 	}
@@ -161,7 +162,7 @@ func (h *host) namesRequest(do verb) (request, error) {
 	if err != nil {
 		return request{}, err
 	}
-	return request{Do: do, Sources: sources, Search: readResolvConf(resolvConfPath).search}, nil
+	return request{Do: do, Sources: sources, Search: resolvconf.Read(resolvconf.Path).Search}, nil
 }
 
 // reload reads the names again; if they are bad, what is served stays.
@@ -195,7 +196,7 @@ func (h *host) call(r request) (response, error) {
 
 // watch reloads the names whenever their files change, until ctx ends.
 func (h *host) watch(ctx context.Context) {
-	h.settings.names.watch(ctx, []string{resolvConfPath}, h.reload)
+	h.settings.names.watch(ctx, []string{resolvconf.Path}, h.reload)
 }
 
 // stop ends the worker: withdrawn first, and not before everything that has arrived is

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package resolvconf
 
 import (
 	"net/netip"
@@ -10,50 +10,50 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-func TestParseResolvConf(t *testing.T) {
+func TestParse(t *testing.T) {
 	for _, tc := range []struct {
 		name, text string
-		want       resolvConf
+		want       Conf
 		v4, v6     string
 	}{
 		{name: "empty"},
 		{
 			name: "kubernetes",
 			text: "search a.svc.cluster.local svc.cluster.local\nnameserver 192.0.2.10\noptions ndots:5\n",
-			want: resolvConf{
-				nameservers: []netip.Addr{netip.MustParseAddr("192.0.2.10")},
-				search:      []string{"a.svc.cluster.local", "svc.cluster.local"},
+			want: Conf{
+				Nameservers: []netip.Addr{netip.MustParseAddr("192.0.2.10")},
+				Search:      []string{"a.svc.cluster.local", "svc.cluster.local"},
 			},
 			v4: "192.0.2.10",
 		},
 		{
 			name: "comments, garbage and both families",
 			text: "# nameserver 192.0.2.1\n;nameserver 192.0.2.2\nnameserver\nnameserver x\n\tnameserver  2001:db8::53 \nnameserver 192.0.2.53\n",
-			want: resolvConf{nameservers: []netip.Addr{netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("192.0.2.53")}},
+			want: Conf{Nameservers: []netip.Addr{netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("192.0.2.53")}},
 			v4:   "192.0.2.53", v6: "2001:db8::53",
 		},
 		{
 			name: "the last search or domain counts",
 			text: "search a.example.org\ndomain b.example.org\n",
-			want: resolvConf{search: []string{"b.example.org"}},
+			want: Conf{Search: []string{"b.example.org"}},
 		},
 		{
 			name: "a nameserver with a zone is nobody's primary",
 			text: "nameserver fe80::1%eth0\nnameserver 2001:db8::53\n",
-			want: resolvConf{nameservers: []netip.Addr{netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("2001:db8::53")}},
+			want: Conf{Nameservers: []netip.Addr{netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("2001:db8::53")}},
 			v6:   "2001:db8::53",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := parseResolvConf(tc.text)
-			opts := cmp.Options{cmp.AllowUnexported(resolvConf{}), cmpopts.EquateComparable(netip.Addr{})}
+			got := Parse(tc.text)
+			opts := cmpopts.EquateComparable(netip.Addr{})
 			if diff := cmp.Diff(tc.want, got, opts); diff != "" {
-				t.Errorf("parseResolvConf (-want +got):\n%s", diff)
+				t.Errorf("Parse (-want +got):\n%s", diff)
 			}
-			if a := got.primary(netip.Addr.Is4); a.IsValid() != (tc.v4 != "") || a.IsValid() && a.String() != tc.v4 {
+			if a := got.Primary(netip.Addr.Is4); a.IsValid() != (tc.v4 != "") || a.IsValid() && a.String() != tc.v4 {
 				t.Errorf("primary of IPv4 is %v, want %q", a, tc.v4)
 			}
-			if a := got.primary(netip.Addr.Is6); a.IsValid() != (tc.v6 != "") || a.IsValid() && a.String() != tc.v6 {
+			if a := got.Primary(netip.Addr.Is6); a.IsValid() != (tc.v6 != "") || a.IsValid() && a.String() != tc.v6 {
 				t.Errorf("primary of IPv6 is %v, want %q", a, tc.v6)
 			}
 		})
