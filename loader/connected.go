@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -32,15 +33,15 @@ type namespace struct {
 type namespaces map[string]*namespace
 
 // findNamespaces looks for sockets whose remote address matches in the namespaces of
-// the processes.
-func findNamespaces(pids []int, match func(netip.AddrPort) bool) namespaces {
+// the processes; if there are names, in those of these names.
+func findNamespaces(pids []int, names []string, match func(netip.AddrPort) bool) namespaces {
 	own, _ := os.Readlink("/proc/thread-self/ns/net")
 	all := make(namespaces)
 	for _, pid := range pids {
 		path := fmt.Sprintf("/proc/%d/ns/net", pid)
 		name, err := os.Readlink(path)
-		if err != nil || all[name] != nil {
-			continue // ended, or known
+		if err != nil || all[name] != nil || len(names) > 0 && !slices.Contains(names, name) {
+			continue // ended, known, or not asked for
 		}
 		file, err := os.Open(path)
 		if err != nil {

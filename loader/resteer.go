@@ -23,22 +23,30 @@ const lateReplies = 250 * time.Millisecond
 // reply that is under way meanwhile reaches the socket all the same.
 //
 // Needs Linux 5.6 and CAP_SYS_PTRACE.
-func (d *Datapath) Resteer() (int, error) {
-	moved, late, err := d.reconnect(isNameserver, connectAgain, false)
+func (d *Datapath) Resteer() (int, error) { return d.ResteerIn() }
+
+// ResteerIn is Resteer for the sockets of some network namespaces alone, named as /proc
+// does ("net:[4026531840]"); for all of them without a name.
+func (d *Datapath) ResteerIn(names ...string) (int, error) {
+	moved, late, err := d.reconnect(isNameserver, connectAgain, false, names)
 	late.pass(lateReplies)
 	return moved, err
 }
 
 // Return gives the UDP sockets that are connected to a target back to their
 // nameserver, and returns how many. Steering must have ended: it would take them again.
-func (d *Datapath) Return() (int, error) {
-	moved, late, err := d.giveBack()
+func (d *Datapath) Return() (int, error) { return d.ReturnIn() }
+
+// ReturnIn is to Return what ResteerIn is to Resteer. Steering must have ended in those
+// namespaces.
+func (d *Datapath) ReturnIn(names ...string) (int, error) {
+	moved, late, err := d.giveBack(names...)
 	late.pass(lateReplies)
 	return moved, err
 }
 
-func (d *Datapath) giveBack() (int, *latecomers, error) {
-	return d.reconnect(d.isTarget, connectBack, true)
+func (d *Datapath) giveBack(names ...string) (int, *latecomers, error) {
+	return d.reconnect(d.isTarget, connectBack, true, names)
 }
 
 func isNameserver(remote netip.AddrPort) bool { return remote.Port() == 53 }
@@ -48,17 +56,17 @@ func (d *Datapath) isTarget(remote netip.AddrPort) bool {
 	return remote.Port() == d.Port() && (tag || remote.Addr().IsLoopback())
 }
 
-// reconnect calls again on every UDP socket of the cgroup's processes whose remote
-// address matches, and strays, on those that match in the same network namespaces but
+// reconnect calls again on every UDP socket of the cgroup's processes, in the namespaces
+// of these names, whose remote address matches, and strays, on those that match in the same network namespaces but
 // are held by processes elsewhere: a descriptor can be passed on, and its socket stays
 // the cgroup's. A process or socket that goes meanwhile is no error.
-func (d *Datapath) reconnect(match func(netip.AddrPort) bool, again func(fd int) (bool, error), strays bool) (int, *latecomers, error) {
+func (d *Datapath) reconnect(match func(netip.AddrPort) bool, again func(fd int) (bool, error), strays bool, names []string) (int, *latecomers, error) {
 	late := &latecomers{}
 	pids, err := processes(d.opts.Cgroup)
 	if err != nil {
 		return 0, late, err
 	}
-	namespaces := findNamespaces(pids, match)
+	namespaces := findNamespaces(pids, names, match)
 	defer namespaces.close()
 	errs := []error{namespaces.collect(pids)}
 	if strays && namespaces.missing() {
