@@ -8,157 +8,215 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
 	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
 )
 
-// steerAnnotation of a pod keeps it from being steered if it is "false".
-const steerAnnotation = "dnsteer.dev/steer"
-
-// agent knows the attachments of the node, and has a scope for each of their namespaces.
+// agent knows the pods of the node, and has a scope for each that is to be steered.
 type agent struct {
 	datapath *loader.Datapath
 	server   *resolver.Server // of all pods
+	cluster  *cluster.Cluster // nil: there is no API server to ask
+	policy   policy
+	scanner  *proc.Scanner // reconcile's
 	store    store
 	log      *slog.Logger
-	own      nsID // never a pod's
-	entrance entrance
+	home     home
+	root     string           // where the node's files are seen from here
+	own      proc.NamespaceID // the agent's, which is the node's: never a pod's
 
 	mu          sync.Mutex // guards what follows; held while a scope begins or is withdrawn
-	attachments map[cnirpc.ID]*attachment
-	scopes      map[nsID]*scope
-	draining    map[nsID]chan struct{} // closed when the scope before has let go
+	pods        map[proc.NamespaceID]*pod
+	attachments map[cnirpc.ID]*pod
+	draining    map[proc.NamespaceID]chan struct{} // closed when the scope before has let go
 	closed      bool
-}
-
-// attachment is one ADD. Those of one pod share its namespace.
-type attachment struct {
-	network string
-	ns      nsID
-	steered bool   // false: policy leaves it alone
-	path    string // where the namespace is seen from here; empty if it is not
 }
 
 var _ cnirpc.Agent = (*agent)(nil)
 
-func newAgent(d *loader.Datapath, s store, log *slog.Logger) (*agent, error) {
-	f, err := cnirpc.OpenNamespace("/proc/self/ns/net")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	own, err := identify(f)
-	if err != nil {
-		return nil, fmt.Errorf("find own network namespace: %w", err)
-	}
-	server, err := resolver.New(resolver.Config{Logger: log})
-	if err != nil {
-		return nil, err
-	}
-	return &agent{
-		datapath: d, server: server, store: s, log: log, own: own, entrance: newEntrance(),
-		attachments: make(map[cnirpc.ID]*attachment), scopes: make(map[nsID]*scope),
-		draining: make(map[nsID]chan struct{}),
-	}, nil
-}
-
-// setTable replaces the names of all pods.
-func (a *agent) setTable(t *resolver.Table) { a.server.SetTable(t) }
+// knownTimeout is how long an ADD waits for the API server to tell of the pod, which the
+// kubelet has been told of before. The plugin waits for twice as long.
+const knownTimeout = time.Second
 
 // Add implements cnirpc.Agent.
-func (a *agent) Add(_ context.Context, at cnirpc.Attachment) error {
+func (a *agent) Add(ctx context.Context, at cnirpc.Attachment) error {
+	p, err := newPod(at.Namespace)
+	if err != nil {
+		return fmt.Errorf("enrol pod: %w", err)
+	}
+	if p.ns == a.own {
+		_ = p.file.Close()
+		return errors.New("enrol pod: the namespace is the node's own")
+	}
+	a.awaitKnown(ctx, at.Pod.UID)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ns, err := a.add(at)
-	if err != nil {
-		return err
-	}
-	if err := a.store.put(record{at, ns.dev, ns.ino}); err != nil {
-		a.log.Warn("the pod will not be found after a restart", "container", at.ContainerID, "err", err)
-	}
-	return nil
-}
-
-// add enrols; it may give up mu meanwhile.
-func (a *agent) add(at cnirpc.Attachment) (nsID, error) {
-	ns, err := identify(at.Namespace)
-	if err != nil {
-		return ns, fmt.Errorf("enrol pod: %w", err)
-	}
-	if ns == a.own {
-		return ns, errors.New("enrol pod: the namespace is the node's own")
-	}
-	if known, ok := a.attachments[at.ID]; ok && known.ns != ns {
+	if old, ok := a.attachments[at.ID]; ok && old.ns != p.ns {
 		// The runtime has begun anew under the same name.
-		if err := a.forget(at.ID); err != nil {
+		if err := a.detach(at.ID); err != nil {
 			a.log.Warn("end scope", "container", at.ContainerID, "err", err)
 		}
 	}
-	a.awaitDrained(ns)
-	if a.closed {
-		return ns, fmt.Errorf("enrol pod: %w", cnirpc.ErrUnavailable)
+	p = a.meet(p)
+	p.attach(at)
+	if proc.IsAt(a.onNode(at.Path), p.ns) {
+		p.path = at.Path
 	}
-	steered := at.Annotations[steerAnnotation] != "false"
-	if _, ok := a.scopes[ns]; steered && !ok {
-		log := a.log.With("pod", at.Pod.Namespace+"/"+at.Pod.Name)
-		s, err := a.newScope(at.Namespace, at.DNS, log)
-		if err != nil {
-			return ns, fmt.Errorf("enrol pod: %w", err)
+	a.attachments[at.ID] = p
+	if err := a.settle(p); err != nil {
+		return errors.Join(fmt.Errorf("enrol pod: %w", err), a.detach(at.ID))
+	}
+	a.remember(p)
+	return nil
+}
+
+// meet returns the pod that is known by the same namespace, or makes p known.
+func (a *agent) meet(p *pod) *pod {
+	if known, ok := a.pods[p.ns]; ok {
+		_ = p.file.Close()
+		return known
+	}
+	a.pods[p.ns] = p
+	return p
+}
+
+// awaitKnown gives the API server time to tell of a pod that is new.
+func (a *agent) awaitKnown(ctx context.Context, uid string) {
+	if a.cluster == nil || uid == "" || !a.cluster.Synced() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, ok := a.cluster.Pod(uid); ok {
+			return
 		}
-		a.scopes[ns] = s
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
-	known := &attachment{network: at.Network, ns: ns, steered: steered}
-	if isAt(at.Path, ns) {
-		known.path = at.Path
+}
+
+// settle makes of a pod what policy wants it to be. It may give up mu meanwhile.
+func (a *agent) settle(p *pod) error {
+	if a.cluster != nil {
+		if known, ok := a.cluster.Pod(p.UID); ok {
+			p.known = &known
+			p.Namespace, p.Name = known.Namespace, known.Name
+		}
 	}
-	a.attachments[at.ID] = known
-	return ns, nil
+	p.decision = a.policy.decide(p.facts())
+	if p.scope != nil && !p.decision.steer {
+		return a.endScope(p)
+	}
+	if p.scope != nil || !p.decision.steer {
+		return nil
+	}
+	a.awaitDrained(p.ns)
+	if a.closed || a.pods[p.ns] != p { // it was forgotten meanwhile
+		return cnirpc.ErrUnavailable
+	}
+	s, err := a.newScope(p)
+	if err != nil {
+		return err
+	}
+	p.scope = s
+	return nil
+}
+
+// newScope steers a pod to the node's resolver, or to its own where it has one.
+func (a *agent) newScope(p *pod) (scope, error) {
+	if p.decision.foreign {
+		return a.newPodScope(p)
+	}
+	s, err := a.newNodeScope(p)
+	if !errors.Is(err, unix.EADDRINUSE) {
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+	own, foreignErr := a.newPodScope(p)
+	if foreignErr != nil {
+		return nil, errors.Join(err, foreignErr)
+	}
+	return own, nil
 }
 
 // Del implements cnirpc.Agent.
 func (a *agent) Del(_ context.Context, at cnirpc.Attachment) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return errors.Join(a.store.remove(at.ID), a.forget(at.ID))
+	return errors.Join(a.store.remove(at.ID), a.detach(at.ID))
 }
 
-// forget ends the scope with its last attachment.
-func (a *agent) forget(id cnirpc.ID) error {
-	at, ok := a.attachments[id]
+// detach forgets an attachment, and the pod with its last one.
+func (a *agent) detach(id cnirpc.ID) error {
+	p, ok := a.attachments[id]
 	if !ok {
 		return nil
 	}
 	delete(a.attachments, id)
-	s, ok := a.scopes[at.ns]
-	if !ok || a.isUsed(at.ns) {
+	delete(p.attachments, id)
+	if len(p.attachments) > 0 {
 		return nil
 	}
-	return a.endScope(at.ns, s)
+	// Its processes end, whatever the last look at them saw.
+	p.pid = 0
+	return a.forget(p)
 }
 
-// endScope withdraws a scope, and drains it while others begin and end.
-func (a *agent) endScope(ns nsID, s *scope) error {
-	delete(a.scopes, ns)
+// forget ends a pod's scope, and lets go of its namespace.
+func (a *agent) forget(p *pod) error {
+	delete(a.pods, p.ns)
+	if p.scope != nil {
+		return a.endScope(p)
+	}
+	if p.drains {
+		return nil // and closes it
+	}
+	return p.file.Close()
+}
+
+// endScope withdraws a scope, and drains it while others begin and end. Sockets of
+// processes that live on go back to their nameserver first.
+func (a *agent) endScope(p *pod) error {
+	s, alive := p.scope, p.pid != 0
+	p.scope, p.drains = nil, true
 	err := s.withdraw()
 	drained := make(chan struct{})
-	a.draining[ns] = drained
+	a.draining[p.ns] = drained
 	go func() {
-		err := s.drain(a.datapath.Port())
-		if err != nil {
-			s.log.Warn("end scope", "err", err)
+		if alive {
+			a.move("with a resolver that goes", a.datapath.ReturnIn, p)
+		}
+		if err := s.drain(); err != nil {
+			p.logger(a.log).Warn("end scope", "err", err)
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		delete(a.draining, ns)
+		delete(a.draining, p.ns)
+		if p.drains = false; a.pods[p.ns] != p {
+			_ = p.file.Close()
+		}
 		close(drained)
 	}()
 	return err
 }
 
 // awaitDrained gives up mu until the scope that a namespace had has left its port.
-func (a *agent) awaitDrained(ns nsID) {
+func (a *agent) awaitDrained(ns proc.NamespaceID) {
 	for a.draining[ns] != nil {
 		drained := a.draining[ns]
 		a.mu.Unlock()
@@ -167,42 +225,40 @@ func (a *agent) awaitDrained(ns nsID) {
 	}
 }
 
-func (a *agent) isUsed(ns nsID) bool {
-	for _, at := range a.attachments {
-		if at.ns == ns && at.steered {
-			return true
-		}
+// move moves the connected sockets of pods.
+func (a *agent) move(stay string, move func(...string) (int, error), pods ...*pod) {
+	var names []string
+	for _, p := range pods {
+		names = append(names, p.ns.String())
 	}
-	return false
+	moved, err := move(names...)
+	if err != nil {
+		a.log.Warn("some connected sockets stay "+stay, "err", err)
+	}
+	if moved > 0 {
+		a.log.Info("moved connected sockets", "pods", len(pods), "sockets", moved)
+	}
 }
 
 // Check implements cnirpc.Agent.
 func (a *agent) Check(_ context.Context, at cnirpc.Attachment) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	known, ok := a.attachments[at.ID]
+	p, ok := a.attachments[at.ID]
 	if !ok {
 		return cnirpc.ErrUnknown
 	}
-	ns, err := identify(at.Namespace)
-	if err != nil || ns != known.ns {
+	ns, err := proc.Identify(at.Namespace)
+	if err != nil || ns != p.ns {
 		return fmt.Errorf("it is another namespace than that which was enrolled: %w", cnirpc.ErrUnknown)
 	}
-	if !known.steered {
+	if p.scope == nil {
+		if p.decision.steer {
+			return errors.New("it is not steered: " + p.failed)
+		}
 		return nil
 	}
-	return a.scopes[ns].check()
-}
-
-// check tells whether the scope's resolver is still there.
-func (s *scope) check() error {
-	select {
-	case err := <-s.served:
-		s.served <- err
-		return fmt.Errorf("the resolver has ended: %w", err)
-	default:
-		return s.within(s.enrolment.Beat)
-	}
+	return p.scope.check()
 }
 
 // GC implements cnirpc.Agent.
@@ -214,9 +270,9 @@ func (a *agent) GC(_ context.Context, network string, valid []cnirpc.ID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var errs []error
-	for id, at := range a.attachments {
-		if at.network == network && !keep[id] {
-			errs = append(errs, a.store.remove(id), a.forget(id))
+	for id, p := range a.attachments {
+		if p.attachments[id].Network == network && !keep[id] {
+			errs = append(errs, a.store.remove(id), a.detach(id))
 		}
 	}
 	return errors.Join(errs...)
@@ -238,9 +294,22 @@ func (a *agent) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.closed = true
-	for ns, s := range a.scopes {
-		if err := a.endScope(ns, s); err != nil {
-			a.log.Warn("end scope", "err", err)
+	var ending []*pod
+	for _, p := range a.pods {
+		if p.scope != nil {
+			ending = append(ending, p)
+			if err := p.scope.withdraw(); err != nil {
+				p.logger(a.log).Warn("end scope", "err", err)
+			}
+		}
+	}
+	if _, err := a.datapath.Return(); err != nil {
+		a.log.Warn("some connected sockets stay with the resolver", "err", err)
+	}
+	for _, p := range ending {
+		p.pid = 0 // its sockets have been returned
+		if err := a.endScope(p); err != nil {
+			p.logger(a.log).Warn("end scope", "err", err)
 		}
 	}
 	for len(a.draining) > 0 {
@@ -248,7 +317,8 @@ func (a *agent) close() {
 			a.awaitDrained(ns)
 		}
 	}
-	if _, err := a.datapath.Return(); err != nil {
-		a.log.Warn("some connected sockets stay with the resolver", "err", err)
+	for _, p := range a.pods {
+		_ = p.file.Close()
 	}
+	clear(a.pods)
 }

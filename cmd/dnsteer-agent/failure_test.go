@@ -135,11 +135,11 @@ func TestStore(t *testing.T) {
 	}
 	id := cnirpc.ID{ContainerID: "c1", IfName: "eth0"}
 	for _, r := range []record{
-		{cnirpc.Attachment{ID: id, Network: "old"}, 1, 2},
-		{cnirpc.Attachment{ID: id, Network: "pods"}, 4, 5},
-		{cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "c1_eth0", IfName: "x"}}, 6, 7},
-		{cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "c1", IfName: "eth0_x"}}, 8, 9},
-		{cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "../../c2", IfName: ".."}}, 10, 11},
+		{Attachment: cnirpc.Attachment{ID: id, Network: "old"}, Dev: 1, Ino: 2},
+		{Attachment: cnirpc.Attachment{ID: id, Network: "pods"}, Dev: 4, Ino: 5},
+		{Attachment: cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "c1_eth0", IfName: "x"}}, Dev: 6, Ino: 7},
+		{Attachment: cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "c1", IfName: "eth0_x"}}, Dev: 8, Ino: 9},
+		{Attachment: cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "../../c2", IfName: ".."}}, Dev: 10, Ino: 11},
 	} {
 		if err := s.put(r); err != nil {
 			t.Fatal(err)

@@ -3,17 +3,80 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
+	"log/slog"
 	"path/filepath"
-	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
+	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
 	"github.com/dnsteer/dnsteer/loader"
+	"github.com/dnsteer/dnsteer/resolver"
 )
+
+// procDir is the proc filesystem in which the node's processes are seen.
+const procDir = "/proc"
+
+// cgroupRoot finds the node's root of cgroup v2. A container has a cgroup filesystem of
+// its own, so it is the mounts of the node's first process that count.
+func cgroupRoot(root string) (string, error) {
+	if root == "/" {
+		return loader.CgroupRoot()
+	}
+	mounts, err := proc.CgroupMounts(procDir + "/1/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	if len(mounts) == 0 {
+		return "", fmt.Errorf("find the node's cgroup v2: %w", loader.ErrNotCgroup2)
+	}
+	return filepath.Join(root, mounts[0].Point), nil
+}
+
+// newAgent loads or adopts the datapath, and reads the names.
+func (s *settings) newAgent(log *slog.Logger) (*agent, error) {
+	a := &agent{
+		store: store{s.state}, log: log, root: s.root,
+		policy:      policy{all: s.steer == steerAll, cluster: s.nodeName != ""},
+		pods:        make(map[proc.NamespaceID]*pod),
+		attachments: make(map[cnirpc.ID]*pod),
+		draining:    make(map[proc.NamespaceID]chan struct{}),
+	}
+	var err error
+	if a.home, err = openHome(); err != nil {
+		return nil, err
+	}
+	if a.own, err = proc.Identify(a.home.file); err != nil {
+		return nil, fmt.Errorf("find own network namespace: %w", err)
+	}
+	mounts, err := proc.CgroupMounts(procDir + "/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	a.scanner = proc.NewScanner(procDir, proc.CgroupName(mounts, s.opts.Cgroup), a.own)
+	if s.nodeName != "" {
+		a.cluster, err = cluster.Open(cluster.Options{
+			Kubeconfig: s.kubeconfig, Node: s.nodeName, Self: s.instance, DNS: s.dnsSelector, Log: log,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if a.server, err = resolver.New(resolver.Config{Logger: log}); err != nil {
+		return nil, err
+	}
+	if err := s.readNames(a); err != nil {
+		return nil, err
+	}
+	if s.hostNetwork {
+		if err := a.meetNode(); err != nil {
+			return nil, err
+		}
+	}
+	a.datapath, err = loadOrAdopt(s.opts)
+	return a, err
+}
 
 // loadOrAdopt loads the datapath, or adopts with this version's programs what the agent
 // before left.
@@ -26,38 +89,4 @@ func loadOrAdopt(opts loader.Options) (*loader.Datapath, error) {
 		return nil, err
 	}
 	return loader.Open(opts)
-}
-
-// lockInterval is how soon a waiting agent notices that the one before has ended.
-const lockInterval = 50 * time.Millisecond
-
-// lock sees to it that one agent runs: a second waits until the first has ended, however
-// it ended, or ctx has.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("lock out other agents: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock out other agents: %w", err)
-	}
-	tick := time.NewTicker(lockInterval)
-	defer tick.Stop()
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			_ = f.Close()
-			return nil, fmt.Errorf("wait for the agent that runs: %w", ctx.Err())
-		case <-tick.C:
-		}
-	}
-	_ = f.Close()
-	return nil, fmt.Errorf("lock out other agents: %w", os.NewSyscallError("flock", err))
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,16 +25,6 @@ import (
 	"github.com/dnsteer/dnsteer/resolver"
 )
 
-// settings are the command line.
-type settings struct {
-	socket    string
-	state     string
-	opts      loader.Options
-	sources   []resolver.Source // without data until they are read
-	node      conflist.Node
-	uninstall bool
-}
-
 func main() {
 	if err := run(context.Background(), os.Args[1:], os.Stderr); err != nil {
 		fmt.Fprintf(os.Stderr, "dnsteer-agent: %v\n", err)
@@ -42,45 +33,6 @@ func main() {
 		}
 		os.Exit(1)
 	}
-}
-
-// usageError is a command line that makes no sense.
-type usageError struct{ error }
-
-func parse(args []string, stderr io.Writer) (settings, error) {
-	var s settings
-	fs := flag.NewFlagSet("dnsteer-agent", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.StringVar(&s.socket, "socket", cnirpc.DefaultSocket, "unix `socket` for dnsteer-cni")
-	fs.StringVar(&s.state, "state", "/run/dnsteer/attachments", "`directory` that remembers pods over a restart; one that a reboot empties")
-	fs.StringVar(&s.opts.Cgroup, "cgroup", "", "`directory` of the cgroup (v2) to steer (default: the root)")
-	fs.StringVar(&s.opts.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF `filesystem` for the pins")
-	source := func(format resolver.Format) func(string) error {
-		return func(path string) error {
-			s.sources = append(s.sources, resolver.Source{Path: path, Format: format})
-			return nil
-		}
-	}
-	fs.Func("names", "`file` of names to answer, as YAML; may be repeated; read again on SIGHUP", source(resolver.FormatYAML))
-	fs.Func("hosts", "`file` of names to answer, as hosts(5); may be repeated", source(resolver.FormatHosts))
-	fs.StringVar(&s.node.Plugin, "cni-plugin", "", "`binary` of dnsteer-cni, to install and to keep installed (default: none)")
-	fs.StringVar(&s.node.ConfDir, "cni-conf-dir", conflist.DefaultConfDir, "`directory` of CNI configurations")
-	fs.StringVar(&s.node.BinDir, "cni-bin-dir", conflist.DefaultBinDir, "`directory` of CNI plugins")
-	fs.BoolVar(&s.node.Entry.Required, "cni-required", false, "let pods wait for the agent")
-	fs.BoolVar(&s.uninstall, "uninstall", false, "take dnsteer-cni out of the node's CNI configuration, and exit")
-	if err := fs.Parse(args); err != nil {
-		return s, usageError{err}
-	}
-	if fs.NArg() > 0 {
-		return s, usageError{fmt.Errorf("unexpected argument %q", fs.Arg(0))}
-	}
-	if err := cnirpc.CheckPath(s.socket); err != nil {
-		return s, usageError{err}
-	}
-	if s.socket != cnirpc.DefaultSocket {
-		s.node.Entry.Socket = s.socket
-	}
-	return s, nil
 }
 
 func run(ctx context.Context, args []string, stderr io.Writer) error {
@@ -99,7 +51,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		return errors.New("root is needed to load BPF programs and to enter namespaces")
 	}
 	if s.opts.Cgroup == "" {
-		if s.opts.Cgroup, err = loader.CgroupRoot(); err != nil {
+		if s.opts.Cgroup, err = cgroupRoot(s.root); err != nil {
 			return err
 		}
 	}
@@ -131,29 +83,36 @@ func (s *settings) serve(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
-	datapath, err := loadOrAdopt(s.opts)
+	a, err := s.newAgent(log)
 	if err != nil {
 		return err
 	}
-	defer datapath.Close()
-	a, err := newAgent(datapath, store{s.state}, log)
-	if err != nil {
-		return err
-	}
+	defer a.datapath.Close()
 	defer a.close()
-	if err := s.readNames(a); err != nil {
+	h, err := newHeart(a)
+	if err != nil {
 		return err
+	}
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer cancel()
+	tasks.Go(func() { h.run(ctx) })
+	if a.cluster != nil {
+		tasks.Go(func() { a.cluster.Run(ctx) })
 	}
 	a.restore()
+	a.reconcile()
 	l, err := cnirpc.Listen(s.socket)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = cnirpc.Remove(s.socket) }()
-	go s.watchNames(ctx, a)
-	go a.reconcileLoop(ctx)
+	tasks.Go(func() { s.watchNames(ctx, a) })
+	tasks.Go(func() { a.reconcileLoop(ctx) })
 	if s.node.Plugin != "" {
-		go s.node.Watch(ctx, func(changed []string, err error) { reportInstall(log, changed, err) })
+		tasks.Go(func() {
+			s.node.Watch(ctx, func(changed []string, err error) { reportInstall(log, changed, err) })
+		})
 	}
 	log.Info("serving", "cgroup", s.opts.Cgroup, "socket", s.socket)
 	return (&cnirpc.Server{Agent: a, Log: log}).Serve(ctx, l)
@@ -186,7 +145,7 @@ func (s *settings) readNames(a *agent) error {
 	for _, w := range table.Warnings() {
 		a.log.Warn("names", "warning", w)
 	}
-	a.setTable(table)
+	a.server.SetTable(table)
 	return nil
 }
 

@@ -171,3 +171,17 @@ func (w *world) unload(t *testing.T) {
 		t.Errorf("unload: %v", err)
 	}
 }
+
+// listenUDP opens a socket in ns that nobody reads.
+func listenUDP(t *testing.T, ns *testenv.NetNS, addr string) *net.UDPConn {
+	t.Helper()
+	var conn *net.UDPConn
+	ns.Do(func() {
+		var err error
+		if conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr))); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}

@@ -4,54 +4,212 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
-	"syscall"
 	"time"
+
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
+	"github.com/dnsteer/dnsteer/cmd/internal/resolvconf"
 )
 
-// reconcileInterval is how long a namespace may live on for our descriptors alone, when
-// a runtime deleted the pod and we were not told.
-const reconcileInterval = 5 * time.Second
+const (
+	// reconcileInterval is how long a pod may be steered or not against policy, or a
+	// namespace live on for our descriptors alone, when nobody told us.
+	reconcileInterval = 5 * time.Second
+	// confInterval is how soon a pod's resolv.conf is read again. The kubelet writes it
+	// once; who edits it by hand can wait.
+	confInterval = time.Minute
+)
 
-// reconcileLoop does what runtimes do not: containerd calls no GC, and a DEL may come
-// while there is no agent.
+// reconcileLoop does what nobody tells: pods that ran before, a DEL that came while there
+// was no agent, containerd's GC that never comes, what changes in the cluster.
 func (a *agent) reconcileLoop(ctx context.Context) {
 	tick := time.NewTicker(reconcileInterval)
 	defer tick.Stop()
+	var changed <-chan struct{} // never, without a cluster
+	if a.cluster != nil {
+		changed = a.cluster.Changed()
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			a.reconcile()
+		case <-changed:
 		}
+		a.reconcile()
 	}
 }
 
-// reconcile forgets the attachments whose namespace the runtime has taken away.
+// reconcile makes of each pod of the node what policy wants it to be.
 func (a *agent) reconcile() {
+	seen, err := a.scanner.Scan()
+	if err != nil {
+		a.log.Warn("go by what the runtime tells", "err", err)
+	}
+	var late []*pod // steered now, while its processes ran before
+	for _, p := range a.look(seen) {
+		a.readConf(p)
+		if a.settleOne(p) {
+			late = append(late, p)
+		}
+	}
+	if len(late) > 0 {
+		a.move("with their nameserver", a.datapath.ResteerIn, late...)
+	}
+}
+
+// look brings what is known into line with what is seen, and returns all pods.
+func (a *agent) look(seen map[string]proc.Sighting) []*pod {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for id, at := range a.attachments {
-		if at.path == "" || isAt(at.path, at.ns) {
+	if a.closed {
+		return nil
+	}
+	a.detachGone()
+	attached := make(map[string]*pod) // by UID
+	for _, p := range a.pods {
+		if !p.isNode {
+			p.pid = 0
+		}
+		if p.UID != "" && len(p.attachments) > 0 {
+			attached[p.UID] = p
+		}
+	}
+	for uid, s := range seen {
+		// Of a pod that the runtime told of, another namespace is what a container made
+		// for itself.
+		if p := attached[uid]; p == nil || p.ns == s.Namespace {
+			a.meetSeen(s)
+		}
+	}
+	var all []*pod
+	for _, p := range a.pods {
+		if !p.isGone() {
+			all = append(all, p)
+			continue
+		}
+		p.logger(a.log).Info("forget a pod that has gone")
+		if err := a.forget(p); err != nil {
+			p.logger(a.log).Warn("end scope", "err", err)
+		}
+	}
+	return all
+}
+
+// detachGone forgets the attachments whose namespace the runtime has taken away.
+func (a *agent) detachGone() {
+	for id, p := range a.attachments {
+		if p.path == "" || proc.IsAt(a.onNode(p.path), p.ns) {
 			continue
 		}
 		a.log.Info("forget a pod that has gone", "container", id.ContainerID)
-		if err := a.store.remove(id); err != nil {
-			a.log.Warn("forget a pod", "err", err)
-		}
-		if err := a.forget(id); err != nil {
+		if err := errors.Join(a.store.remove(id), a.detach(id)); err != nil {
 			a.log.Warn("end scope", "container", id.ContainerID, "err", err)
 		}
 	}
 }
 
-// isAt tells whether a namespace is what a path names.
-func isAt(path string, ns nsID) bool {
-	info, err := os.Stat(path)
+// meetNode makes the node's own network known as if it were a pod's.
+func (a *agent) meetNode() error {
+	p, err := newPod(a.home.file)
 	if err != nil {
+		return err
+	}
+	p.isNode, p.pid, p.Name = true, 1, "(node)"
+	a.pods[p.ns] = p
+	return nil
+}
+
+// meetSeen makes a pod known by a process of its own. One that has ended meanwhile was
+// the last of its pod, or another will be seen the next time.
+func (a *agent) meetSeen(s proc.Sighting) {
+	p := a.pods[s.Namespace]
+	if p == nil {
+		f, err := os.Open(s.Path)
+		if err != nil {
+			return
+		}
+		p, err = newPod(f)
+		_ = f.Close()
+		if err != nil {
+			return
+		}
+		if p.ns != s.Namespace {
+			_ = p.file.Close()
+			return
+		}
+		a.pods[p.ns] = p
+	}
+	p.see(s)
+}
+
+// settleOne settles a pod, unless it has gone meanwhile, and tells whether it is steered
+// now although its processes ran before.
+func (a *agent) settleOne(p *pod) (late bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.pods[p.ns] != p || a.closed {
 		return false
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && ns == nsID{uint64(st.Dev), st.Ino}
+	a.checkForeign(p)
+	had, known := p.scope != nil, p.known
+	err := a.settle(p)
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != p.failed {
+		p.logger(a.log).Warn("a pod is not steered", "err", err)
+	}
+	p.failed = text
+	if p.known != known && (known == nil || *known != *p.known) {
+		a.remember(p)
+	}
+	return !had && p.scope != nil && p.pid != 0
+}
+
+// checkForeign ends the scope of a pod whose own resolver is not what it was: what comes
+// next is settled anew. One that is yet to come is waited for.
+func (a *agent) checkForeign(p *pod) {
+	s, ok := p.scope.(*podScope)
+	if !ok {
+		return
+	}
+	owner, listens, err := s.listener()
+	if err != nil || listens && owner == s.owner || !listens && p.decision.foreign {
+		return
+	}
+	p.logger(a.log).Info("the pod's own resolver has changed", "listens", listens)
+	if err := a.endScope(p); err != nil {
+		p.logger(a.log).Warn("end scope", "err", err)
+	}
+}
+
+// readConf reads the resolv.conf that the pod's processes read. It waits for the pod's
+// filesystem, so mu is not held.
+func (a *agent) readConf(p *pod) {
+	a.mu.Lock()
+	pid, due := p.pid, !p.confSilent && time.Since(p.confRead) > confInterval
+	a.mu.Unlock()
+	if pid == 0 || !due {
+		return
+	}
+	text, err := proc.ResolvConf(procDir, pid)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p.confRead = time.Now()
+	p.confSilent = errors.Is(err, proc.ErrSilent)
+	if err != nil {
+		p.logger(a.log).Debug("go by what the runtime told", "err", err)
+		return
+	}
+	conf := resolvconf.Parse(text)
+	if len(conf.Nameservers) == 0 {
+		return // not written yet
+	}
+	p.conf = conf
+	if p.scope != nil {
+		p.scope.setConf(conf)
+	}
 }

@@ -4,11 +4,17 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
 )
 
-// restore enrols again what an agent before us had, and moves connected sockets.
+// onNode is where a path of the node is seen from here.
+func (a *agent) onNode(path string) string { return filepath.Join(a.root, path) }
+
+// restore makes known again what an agent before us was told. Whether those pods are
+// steered is then for reconcile to say.
 func (a *agent) restore() {
 	restored := 0
 	for _, r := range a.store.all() {
@@ -19,32 +25,39 @@ func (a *agent) restore() {
 		}
 		restored++
 	}
-	if restored == 0 {
-		return
+	if restored > 0 {
+		a.log.Info("restored", "attachments", restored)
 	}
-	moved, err := a.datapath.Resteer()
-	if err != nil {
-		a.log.Warn("some connected sockets stay with their nameserver", "err", err)
-	}
-	a.log.Info("restored", "attachments", restored, "sockets", moved)
 }
 
 func (a *agent) restoreOne(r record) error {
-	f, err := cnirpc.OpenNamespace(r.Attachment.Path)
+	f, err := cnirpc.OpenNamespace(a.onNode(r.Attachment.Path))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	ns, err := identify(f)
+	p, err := newPod(f)
 	if err != nil {
 		return err
 	}
-	if ns != (nsID{r.Dev, r.Ino}) {
+	if p.ns != (proc.NamespaceID{Dev: r.Dev, Ino: r.Ino}) {
+		_ = p.file.Close()
 		return fmt.Errorf("%s is another namespace now", r.Attachment.Path)
 	}
-	r.Attachment.Namespace = f
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, err = a.add(r.Attachment)
-	return err
+	p = a.meet(p)
+	p.attach(r.Attachment)
+	p.path, p.known = r.Attachment.Path, r.Known
+	a.attachments[r.Attachment.ID] = p
+	return nil
+}
+
+// remember stores a pod's attachments for the agent that comes after us.
+func (a *agent) remember(p *pod) {
+	for _, at := range p.attachments {
+		if err := a.store.put(record{at, p.ns.Dev, p.ns.Ino, p.known}); err != nil {
+			a.log.Warn("the pod will not be found by its attachment after a restart", "container", at.ContainerID, "err", err)
+		}
+	}
 }

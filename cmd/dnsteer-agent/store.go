@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
 )
 
@@ -21,6 +22,8 @@ type record struct {
 	Attachment cnirpc.Attachment `json:"attachment"`
 	Dev        uint64            `json:"dev"`
 	Ino        uint64            `json:"ino"`
+	// Known is what the API server told of the pod, which may be away the next time.
+	Known *cluster.Pod `json:"known,omitempty"`
 }
 
 // path is a name of its own for each attachment: the length says where the container's
