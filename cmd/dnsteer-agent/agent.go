@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/cmd/internal/resolvconf"
 	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
 )
@@ -32,11 +34,12 @@ type agent struct {
 	root     string           // where the node's files are seen from here
 	own      proc.NamespaceID // the agent's, which is the node's: never a pod's
 
-	mu          sync.Mutex // guards what follows; held while a scope begins or is withdrawn
+	mu          sync.Mutex // guards what follows; held while a scope is withdrawn
 	pods        map[proc.NamespaceID]*pod
 	attachments map[cnirpc.ID]*pod
 	draining    map[proc.NamespaceID]chan struct{} // closed when the scope before has let go
 	closed      bool
+	beginnings  sync.WaitGroup // scopes that begin; none does once it is closed
 }
 
 var _ cnirpc.Agent = (*agent)(nil)
@@ -123,21 +126,62 @@ func (a *agent) settle(p *pod) error {
 	if p.scope != nil || !p.decision.steer {
 		return nil
 	}
+	return a.beginScope(p)
+}
+
+// beginScope gives a pod a scope; mu is given up meanwhile. What was decided or known
+// since, the next settle sees.
+func (a *agent) beginScope(p *pod) error {
 	a.awaitDrained(p.ns)
+	for p.beginning != nil {
+		other := p.beginning
+		a.mu.Unlock()
+		<-other
+		a.mu.Lock()
+	}
 	if a.closed || a.pods[p.ns] != p { // it was forgotten meanwhile
 		return cnirpc.ErrUnavailable
 	}
-	s, err := a.newScope(p)
-	if err != nil {
-		return err
+	if p.scope != nil {
+		return nil
 	}
-	p.scope = s
-	return nil
+	begun := make(chan struct{})
+	p.beginning, p.holds = begun, p.holds+1
+	a.beginnings.Add(1)
+	plan := plan{namespace: p.file, conf: p.conf, foreign: p.decision.foreign, log: p.logger(a.log)}
+	a.mu.Unlock()
+	s, err := a.newScope(plan)
+	a.mu.Lock()
+	p.beginning = nil
+	close(begun)
+	a.beginnings.Done()
+	if err == nil && (a.closed || a.pods[p.ns] != p) {
+		err = errors.Join(cnirpc.ErrUnavailable, s.withdraw(), s.drain())
+	} else if err == nil {
+		p.scope = s
+	}
+	a.release(p)
+	return err
+}
+
+// release closes the namespace of a pod that nobody knows or uses any more.
+func (a *agent) release(p *pod) {
+	if p.holds--; p.holds == 0 && a.pods[p.ns] != p {
+		_ = p.file.Close()
+	}
+}
+
+// plan is what a scope is made of.
+type plan struct {
+	namespace *os.File // stays the pod's, which outlives the scope
+	conf      resolvconf.Conf
+	foreign   bool // the pod's own resolver answers
+	log       *slog.Logger
 }
 
 // newScope steers a pod to the node's resolver, or to its own where it has one.
-func (a *agent) newScope(p *pod) (scope, error) {
-	if p.decision.foreign {
+func (a *agent) newScope(p plan) (scope, error) {
+	if p.foreign {
 		return a.newPodScope(p)
 	}
 	s, err := a.newNodeScope(p)
@@ -183,17 +227,17 @@ func (a *agent) forget(p *pod) error {
 	if p.scope != nil {
 		return a.endScope(p)
 	}
-	if p.drains {
-		return nil // and closes it
+	if p.holds == 0 {
+		return p.file.Close()
 	}
-	return p.file.Close()
+	return nil // for release to do
 }
 
 // endScope withdraws a scope, and drains it while others begin and end. Sockets of
 // processes that live on go back to their nameserver first.
 func (a *agent) endScope(p *pod) error {
 	s, alive := p.scope, p.pid != 0
-	p.scope, p.drains = nil, true
+	p.scope, p.holds = nil, p.holds+1
 	err := s.withdraw()
 	drained := make(chan struct{})
 	a.draining[p.ns] = drained
@@ -207,9 +251,7 @@ func (a *agent) endScope(p *pod) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		delete(a.draining, p.ns)
-		if p.drains = false; a.pods[p.ns] != p {
-			_ = p.file.Close()
-		}
+		a.release(p)
 		close(drained)
 	}()
 	return err
@@ -294,6 +336,9 @@ func (a *agent) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.closed = true
+	a.mu.Unlock()
+	a.beginnings.Wait()
+	a.mu.Lock()
 	var ending []*pod
 	for _, p := range a.pods {
 		if p.scope != nil {

@@ -5,9 +5,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,30 +27,39 @@ type podScope struct {
 	home      home
 	datapath  *loader.Datapath
 	cookie    uint64
-	owner     uint32 // of the listener, whose own queries are not steered
+	owner     uint32 // of the listener
+	listens   bool   // one did when it was enrolled
 }
 
 var _ scope = (*podScope)(nil)
 
-// errSilent says that what has the port answers no DNS query.
-var errSilent = errors.New("what listens there answers no query")
+var (
+	errSilent = errors.New("what listens there answers no query")
+	errLoop   = errors.New("the pod's own resolver has its own queries steered back to it; run it as user or group 1337")
+)
 
 // newPodScope enrols the namespace for its own resolver. One that listens already must
-// answer; one that will come, as the sidecar of a pod that is about to start, is taken
-// at its word.
-func (a *agent) newPodScope(p *pod) (*podScope, error) {
-	s := &podScope{namespace: p.file, home: a.home, datapath: a.datapath, owner: loader.DefaultOwner}
-	owner, listens, err := s.listener()
-	if err != nil {
+// answer, before and after; one that will come, as the sidecar of a pod that is about to
+// start, is taken at its word.
+func (a *agent) newPodScope(p plan) (*podScope, error) {
+	s := &podScope{namespace: p.namespace, home: a.home, datapath: a.datapath}
+	var err error
+	if s.owner, s.listens, err = s.listener(); err != nil {
 		return nil, err
 	}
-	if listens {
-		if err := s.probe(); err != nil {
-			return nil, err
-		}
-		s.owner = owner
+	if !s.listens {
+		return s, s.enrol(p.conf)
 	}
-	return s, s.enrol(p.conf)
+	if err := s.probe(p.conf); err != nil {
+		return nil, err
+	}
+	if err := s.enrol(p.conf); err != nil {
+		return nil, err
+	}
+	if err := s.probe(p.conf); err != nil {
+		return nil, errors.Join(errLoop, err, s.withdraw())
+	}
+	return s, nil
 }
 
 func (s *podScope) enrol(conf resolvconf.Conf) error {
@@ -57,13 +68,15 @@ func (s *podScope) enrol(conf resolvconf.Conf) error {
 			return err
 		}
 		settings := settingsOf(conf)
-		settings.OwnerUID = s.owner
+		if s.listens && s.owner != 0 {
+			settings.OwnerUID = s.owner
+		} // Root is an application's too; a mesh's root has the group.
 		return s.datapath.EnrolNamespace(s.cookie, settings, true)
 	})
 }
 
-// listener looks who has the target's port: the owner of the socket, whose queries to
-// upstreams have that owner too.
+// listener looks who has the target's port: the owner of the socket, who will be that of
+// its queries to upstreams too.
 func (s *podScope) listener() (owner uint32, listens bool, err error) {
 	err = s.home.within(s.namespace, func() error {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -89,10 +102,17 @@ const (
 	probeID = 15053
 )
 
-// probe asks the pod's resolver for the root's nameservers, which every resolver
-// answers in some way. The socket is ours, so it is not steered.
-func (s *podScope) probe() error {
+// probe asks the pod's resolver for a name that it cannot have heard of, in the pod's own
+// search domain: the cluster's DNS knows that there is none. Without a domain, it is the
+// root's nameservers. The socket is ours, so it is not steered.
+func (s *podScope) probe(conf resolvconf.Conf) error {
 	question := dnsmessage.Question{Name: dnsmessage.MustNewName("."), Type: dnsmessage.TypeNS, Class: dnsmessage.ClassINET}
+	if len(conf.Search) > 0 {
+		text := fmt.Sprintf("dnsteer-%08x.%s.", rand.Uint32(), strings.TrimSuffix(conf.Search[0], "."))
+		if name, err := dnsmessage.NewName(text); err == nil {
+			question.Name, question.Type = name, dnsmessage.TypeA
+		}
+	}
 	query := dnsmessage.Message{Header: dnsmessage.Header{ID: probeID, RecursionDesired: true}, Questions: []dnsmessage.Question{question}}
 	wire, err := query.Pack()
 	if err != nil {
@@ -129,19 +149,17 @@ func (s *podScope) probe() error {
 	return nil
 }
 
-// check fails if the resolver has gone, or is another owner's than it was.
 func (s *podScope) check() error {
-	owner, listens, err := s.listener()
-	if err != nil {
-		return err
-	}
-	if !listens {
-		return errors.New("the pod's own resolver does not listen")
-	}
-	if owner != s.owner {
-		return fmt.Errorf("the pod's own resolver is user %d's now, not user %d's", owner, s.owner)
+	if !s.isSame() {
+		return errors.New("the pod's own resolver has gone, or is another than it was")
 	}
 	return nil
+}
+
+// isSame tells whether what listens is what was enrolled.
+func (s *podScope) isSame() bool {
+	owner, listens, err := s.listener()
+	return err != nil || listens == s.listens && owner == s.owner
 }
 
 // beat has nothing to say: the scope has no heartbeat.

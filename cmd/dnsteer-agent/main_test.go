@@ -26,7 +26,7 @@ import (
 // patience bounds what takes milliseconds on an idle machine.
 const patience = 20 * time.Second
 
-func TestMain(m *testing.M) { testenv.Main(m, testenv.Roles{"ask": ask}) }
+func TestMain(m *testing.M) { testenv.Main(m, testenv.Roles{"ask": ask, "container": container}) }
 
 // ask is an application: it resolves a name with the nameserver of its choice.
 func ask(args []string) int {

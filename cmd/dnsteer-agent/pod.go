@@ -33,10 +33,11 @@ type pod struct {
 	confRead    time.Time // when conf was read in the pod itself; zero: the runtime told it
 	confSilent  bool      // it cannot be read, and is not to be tried
 
-	decision decision
-	scope    scope  // nil: not steered
-	drains   bool   // a scope that has ended still uses file
-	failed   string // why it is not steered although it should be, as it was logged
+	decision  decision
+	scope     scope         // nil: not steered
+	beginning chan struct{} // closed when the scope has begun, or failed; nil without
+	holds     int           // of scopes that begin or drain, on file
+	failed    string        // why it is not steered although it should be, as it was logged
 }
 
 // newPod takes a hold of its own of the namespace.

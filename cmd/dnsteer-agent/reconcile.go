@@ -170,17 +170,16 @@ func (a *agent) settleOne(p *pod) (late bool) {
 }
 
 // checkForeign ends the scope of a pod whose own resolver is not what it was: what comes
-// next is settled anew. One that is yet to come is waited for.
+// next is settled anew.
 func (a *agent) checkForeign(p *pod) {
 	s, ok := p.scope.(*podScope)
 	if !ok {
 		return
 	}
-	owner, listens, err := s.listener()
-	if err != nil || listens && owner == s.owner || !listens && p.decision.foreign {
+	if s.isSame() {
 		return
 	}
-	p.logger(a.log).Info("the pod's own resolver has changed", "listens", listens)
+	p.logger(a.log).Info("the pod's own resolver has come or gone")
 	if err := a.endScope(p); err != nil {
 		p.logger(a.log).Warn("end scope", "err", err)
 	}

@@ -49,9 +49,9 @@ var _ scope = (*nodeScope)(nil)
 // newNodeScope opens the listeners inside the namespace, serves them, and then enrols
 // it: no query is steered to where nobody reads. The error wraps unix.EADDRINUSE if
 // somebody has the port.
-func (a *agent) newNodeScope(p *pod) (*nodeScope, error) {
+func (a *agent) newNodeScope(p plan) (*nodeScope, error) {
 	var listeners *loader.Listeners
-	err := a.home.within(p.file, func() (err error) {
+	err := a.home.within(p.namespace, func() (err error) {
 		listeners, err = loader.Listen(a.datapath.Port())
 		return err
 	})
@@ -74,8 +74,8 @@ func (a *agent) newNodeScope(p *pod) (*nodeScope, error) {
 }
 
 // holdScope makes a scope of an enrolment, ours or another agent's; it is not served.
-func (a *agent) holdScope(p *pod, e *loader.Enrolment) *nodeScope {
-	return &nodeScope{namespace: p.file, home: a.home, enrolment: e, log: p.logger(a.log)}
+func (a *agent) holdScope(p plan, e *loader.Enrolment) *nodeScope {
+	return &nodeScope{namespace: p.namespace, home: a.home, enrolment: e, log: p.log}
 }
 
 // serve answers in the namespace with what all pods share.

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+// container is a process of a pod: below its own root, with a socket that it connected to
+// a nameserver when it began. It asks what its input says with that socket, and prints
+// the address, until its input ends.
+func container(args []string) int {
+	conn, err := net.Dial("udp", args[1]+":53")
+	if err == nil {
+		err = unix.Chroot(args[0])
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("ready")
+	for names := bufio.NewScanner(os.Stdin); names.Scan(); {
+		fmt.Println(askConnected(conn, names.Text()))
+	}
+	return 0
+}
+
+func askConnected(conn net.Conn, name string) string {
+	client := dns.Client{Timeout: 5 * time.Second}
+	query := new(dns.Msg).SetQuestion(name, dns.TypeA)
+	for range 3 { // a look-up repeats what is lost
+		m, _, err := client.ExchangeWithConn(query, &dns.Conn{Conn: conn})
+		if err != nil {
+			continue
+		}
+		for _, rr := range m.Answer {
+			if a, ok := rr.(*dns.A); ok {
+				return a.A.String()
+			}
+		}
+		return dns.RcodeToString[m.Rcode]
+	}
+	return "no answer"
+}
+
+// runningPod is a pod as a kubelet makes one.
+type runningPod struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// runPod starts a process in the cgroup of a pod, with a resolv.conf.
+func (w *world) runPod(t *testing.T, ns *testenv.NetNS, uid, conf string) *runningPod {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(root, "etc/resolv.conf"), conf)
+	cg := filepath.Join(w.cgroup.Path, "kubepods", "pod"+uid, "c1")
+	if err := os.MkdirAll(cg, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(cg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	r := &runningPod{t: t, cmd: testenv.Command(t, "container", root, "192.0.2.53")}
+	w.cgroup.Enter(r.cmd)
+	r.cmd.SysProcAttr.CgroupFD = int(dir.Fd())
+	if r.in, err = r.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := r.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.out = bufio.NewReader(out)
+	ns.For(t).Start(r.cmd)
+	if line := r.line(); line != "ready" {
+		t.Fatalf("container: %s", line)
+	}
+	return r
+}
+
+func (r *runningPod) line() string {
+	line, err := r.out.ReadString('\n')
+	if err != nil {
+		r.t.Errorf("container: %v", err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// ask asks with the socket that the container connected when it began.
+func (r *runningPod) ask(name string) string {
+	r.t.Helper()
+	if _, err := io.WriteString(r.in, name+"\n"); err != nil {
+		r.t.Error(err)
+	}
+	return r.line()
+}
+
+func (r *runningPod) end() {
+	r.in.Close()
+	_ = r.cmd.Wait()
+}
+
+const (
+	uidA = "8f2d1c3e-0a1b-4c5d-9e8f-00000000000a"
+	uidB = "8f2d1c3e-0a1b-4c5d-9e8f-00000000000b"
+
+	confA = "search example.org\nnameserver 192.0.2.53\n"
+)
+
+// becomesConnected waits until a connected socket is answered so.
+func (r *runningPod) becomes(want string) {
+	r.t.Helper()
+	testenv.Eventually(r.t, patience, func() error {
+		if got := r.ask(svc); got != want {
+			return fmt.Errorf("got %q, want %q", got, want)
+		}
+		return nil
+	})
+}
+
+// A pod that nobody announced is found by its processes: one that ran before the agent,
+// with the sockets that it had connected, and one that came without an ADD. Its
+// resolv.conf is its own. When it has gone, so has its scope.
+func TestPodsThatRan(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	podA, serverA := testenv.NewLink(t)
+	podB, serverB := testenv.NewLink(t)
+	nameserver(t, serverA, "192.0.2.53")
+	nameserver(t, serverB, "192.0.2.53")
+	a := w.runPod(t, podA, uidA, "search cluster-2.example.org\nnameserver 192.0.2.53\n")
+	if got := a.ask(svc); got != "198.51.100.53" {
+		t.Fatalf("before the agent: %s", got)
+	}
+	agent := w.start(t, testenv.NewNetNS(t))
+	if got := a.ask(svc); got != fromTab {
+		t.Errorf("a socket that was connected before: %s", got)
+	}
+	w.expect(t, podA, "192.0.2.53", svc, fromTab)
+	w.expect(t, podA, "192.0.2.53", "svc.cluster-2.example.org.cluster-2.example.org.", fromTab)
+	w.expect(t, podA, "192.0.2.53", "www.example.org.", "198.51.100.53")
+
+	b := w.runPod(t, podB, uidB, confA)
+	b.becomes(fromTab)
+
+	// Nobody restarts a pod when the agent is, and none forgets it.
+	agent.end(t, unix.SIGKILL)
+	w.expect(t, podA, "192.0.2.53", svc, "198.51.100.53")
+	agent = w.start(t, testenv.NewNetNS(t))
+	if got := a.ask(svc); got != fromTab {
+		t.Errorf("after a restart: %s", got)
+	}
+	b.end()
+	agent.letsGo(t, podB)
+	w.expect(t, podB, "192.0.2.53", svc, "198.51.100.53")
+	if log := agent.end(t, unix.SIGTERM); strings.Contains(log, "level=WARN") {
+		t.Errorf("it complains: %s", log)
+	}
+	if got := a.ask(svc); got != "198.51.100.53" {
+		t.Errorf("a socket that was given back: %s", got)
+	}
+}
+
+// A pod that listens on the target itself is steered to its own resolver, whoever came
+// first, and to the node's when that has gone.
+func TestOwnResolver(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	w.runPod(t, pod, uidA, confA)
+	started := make(chan *process, 1)
+	t.Run("while it listens", func(sub *testing.T) { // and no longer
+		own := testenv.Nameserver(sub, pod, netip.MustParseAddrPort("127.0.0.1:15053"), nil)
+		started <- w.start(t, testenv.NewNetNS(t))
+		w.expect(sub, pod, "192.0.2.53", svc, testenv.AnswerOf(own.Addr.Addr()).String())
+	})
+	agent := <-started
+	w.becomes(t, pod, fromTab)
+	agent.end(t, unix.SIGTERM)
+}
+
+// The node's own network is steered if that is asked for, and only then.
+func TestHostNetwork(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	node, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	w.runPod(t, node, uidA, confA) // a pod on the node's network
+	agent := w.start(t, node)
+	w.expect(t, node, "192.0.2.53", svc, "198.51.100.53")
+	agent.end(t, unix.SIGTERM)
+	agent = w.start(t, node, "-host-network")
+	w.expect(t, node, "192.0.2.53", svc, fromTab)
+	w.expect(t, node, "192.0.2.53", "www.example.org.", "198.51.100.53")
+	agent.end(t, unix.SIGTERM)
+	w.expect(t, node, "192.0.2.53", svc, "198.51.100.53")
+}
