@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -27,87 +26,127 @@ type forwarder struct {
 }
 
 func (f *forwarder) Exchange(ctx context.Context, req *Request) (*Response, error) {
-	ups := req.upstreams
 	// A transfer takes as long as it takes; its steps are bounded one by one.
 	if req.TCP && isTransfer(req.msg.qtype) {
-		return f.transfer(ctx, req, ups)
+		return f.transfer(ctx, req, req.upstreams)
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	r := &race{req: req, ups: ups, resend: f.resend, results: make(chan attempt, tries*len(ups))}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &race{ctx: ctx, req: req, resend: f.resend, deadline: time.Now().Add(f.timeout), wake: make(chan struct{}, 1)}
+	for _, up := range req.upstreams {
+		r.peers = append(r.peers, req.scope.peer(up))
+	}
 	defer func() {
 		cancel()
-		r.running.Wait()
+		r.finish()
 	}()
-	return r.run(ctx)
+	return r.run()
 }
 
 // race is one query on its way to one or more upstreams. Earlier tries go on
 // listening while later ones are sent: a server that needs two seconds for every
 // answer is slow, not dead.
 type race struct {
-	req     *Request
-	ups     []netip.AddrPort
-	resend  time.Duration
-	results chan attempt
-	running sync.WaitGroup
+	ctx      context.Context
+	req      *Request
+	peers    []*peer
+	resend   time.Duration
+	deadline time.Time
+	wake     chan struct{} // says that something has arrived
 
-	launched, pending int
-	failures          []attempt
-	refusal           *attempt // an answer, but one that another server may better
+	mu      sync.Mutex // guards what follows
+	arrived []attempt
+
+	tries    []*try
+	pending  int
+	failures []attempt
+	refusal  *attempt // an answer, but one that another server may better
 }
 
-// attempt is the outcome of one try.
-type attempt struct {
-	upstream netip.AddrPort
-	network  string
-	reply    *message
-	took     time.Duration
-	err      error
+// arrive is how tries deliver; it never blocks.
+func (r *race) arrive(a attempt) {
+	r.mu.Lock()
+	r.arrived = append(r.arrived, a)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
 }
 
-func (r *race) run(ctx context.Context) (*Response, error) {
-	timer := time.NewTimer(r.resend)
+// next takes what has arrived.
+func (r *race) next() (attempt, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.arrived) == 0 {
+		return attempt{}, false
+	}
+	a := r.arrived[0]
+	r.arrived = r.arrived[1:]
+	return a, true
+}
+
+func (r *race) run() (*Response, error) {
+	r.launch()
+	timer := time.NewTimer(r.untilNext())
 	defer timer.Stop()
-	r.launch(ctx)
 	for r.pending > 0 {
-		select {
-		case a := <-r.results:
+		if a, ok := r.next(); ok {
 			r.pending--
 			if a.err == nil && !isRefusal(a.reply) {
 				return a.response(), nil
 			}
 			r.note(a)
 			// Whoever says no at once makes room for the next at once.
-			if r.launched < len(r.ups) {
-				r.launch(ctx)
-				timer.Reset(r.resend)
+			if len(r.tries) < len(r.peers) {
+				r.launch()
+				timer.Reset(r.untilNext())
 			}
+			continue
+		}
+		select {
+		case <-r.wake:
 		case <-timer.C:
-			if r.refusal != nil && r.launched >= len(r.ups) {
+			if !time.Now().Before(r.deadline) {
+				return r.end()
+			}
+			if r.refusal != nil && len(r.tries) >= len(r.peers) {
 				return r.refusal.response(), nil
 			}
-			if r.launched < cap(r.results) {
-				r.launch(ctx)
-				timer.Reset(r.resend)
+			if len(r.tries) < tries*len(r.peers) {
+				r.launch()
 			}
-		case <-ctx.Done():
+			timer.Reset(r.untilNext())
+		case <-r.ctx.Done():
 			return r.end()
 		}
 	}
 	return r.end()
 }
 
-func (r *race) launch(ctx context.Context) {
-	up := r.ups[r.launched%len(r.ups)]
-	r.launched++
+// untilNext is how long to wait for what is on its way.
+func (r *race) untilNext() time.Duration {
+	left := time.Until(r.deadline)
+	if len(r.tries) < tries*len(r.peers) || r.refusal != nil {
+		return min(r.resend, left)
+	}
+	return left
+}
+
+func (r *race) launch() {
+	t := &try{race: r, peer: r.peers[len(r.tries)%len(r.peers)], req: r.req, opt: r.req.edns, network: "udp", start: time.Now()}
+	if r.req.TCP {
+		t.network = "tcp"
+	}
+	r.tries = append(r.tries, t)
 	r.pending++
-	r.running.Go(func() {
-		start := time.Now()
-		a := attempt{upstream: up}
-		a.reply, a.network, a.err = ask(ctx, up, r.req)
-		a.took = time.Since(start)
-		r.results <- a
-	})
+	r.send(t)
+}
+
+// finish lets go of the tries that are still on their way.
+func (r *race) finish() {
+	for _, t := range r.tries {
+		t.abandon()
+	}
 }
 
 func (r *race) note(a attempt) {
@@ -131,7 +170,7 @@ func (r *race) end() (*Response, error) {
 	}
 	var words []string
 	ede := dns.ExtendedErrorCodeNetworkError
-	for i, up := range r.ups[:min(r.launched, len(r.ups))] {
+	for i, up := range r.peers[:min(len(r.tries), len(r.peers))] {
 		text, silent := r.account(i, up)
 		words = append(words, text)
 		if silent {
@@ -142,7 +181,7 @@ func (r *race) end() (*Response, error) {
 }
 
 // account says in words what became of the tries at upstream i.
-func (r *race) account(i int, up netip.AddrPort) (text string, silent bool) {
+func (r *race) account(i int, up *peer) (text string, silent bool) {
 	var last error
 	for _, a := range r.failures {
 		if a.upstream == up && !isTimeout(a.err) {
@@ -150,13 +189,13 @@ func (r *race) account(i int, up netip.AddrPort) (text string, silent bool) {
 		}
 	}
 	if last != nil {
-		return fmt.Sprintf("upstream %s: %s", up, reason(last)), false
+		return fmt.Sprintf("upstream %s: %s", up.addr, reason(last)), false
 	}
-	n := (r.launched - i + len(r.ups) - 1) / len(r.ups)
+	n := (len(r.tries) - i + len(r.peers) - 1) / len(r.peers)
 	if n == 1 {
-		return fmt.Sprintf("upstream %s timed out", up), true
+		return fmt.Sprintf("upstream %s timed out", up.addr), true
 	}
-	return fmt.Sprintf("upstream %s timed out after %d tries", up, n), true
+	return fmt.Sprintf("upstream %s timed out after %d tries", up.addr, n), true
 }
 
 // reason is the cause of a socket error; the caller names the upstream.
@@ -168,13 +207,15 @@ func reason(err error) string {
 	return err.Error()
 }
 
+func isMalformed(err error) bool { return errors.Is(err, errMalformed) }
+
 func isTimeout(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 func (a *attempt) response() *Response {
-	return &Response{msg: a.reply, upstream: a.upstream, tcp: a.network == "tcp",
-		origin: fmt.Sprintf("upstream %s over %s in %s", a.upstream, a.network, brief(a.took))}
+	return &Response{msg: a.reply, upstream: a.upstream.addr, tcp: a.network == "tcp",
+		origin: fmt.Sprintf("upstream %s over %s in %s", a.upstream.addr, a.network, brief(a.took))}
 }
 
 // brief rounds a duration to what people read.

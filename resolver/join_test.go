@@ -56,7 +56,7 @@ func says(tb testing.TB, change func(*dns.Msg), records ...string) func(*Request
 		if len(req.upstreams) > 0 {
 			up = req.upstreams[0]
 		}
-		return (&attempt{upstream: up, network: "udp", reply: m, took: time.Millisecond}).response(), nil
+		return (&attempt{upstream: &peer{addr: up}, network: "udp", reply: m, took: time.Millisecond}).response(), nil
 	}
 }
 

@@ -63,6 +63,7 @@ type Scope struct {
 	number   uint32        // nobody else's, and never 0
 	forwards chan struct{} // bounds what waits for upstreams
 	listen   atomic.Pointer[[]netip.AddrPort]
+	peers    peers
 
 	mu       sync.Mutex // guards changes of settings
 	settings atomic.Pointer[settings]

@@ -148,6 +148,7 @@ func (sc *Scope) served() (end func()) {
 		defer s.mu.Unlock()
 		if s.scopes[sc]--; s.scopes[sc] == 0 {
 			delete(s.scopes, sc)
+			sc.peers.close()
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (f *forwarder) transfer(ctx context.Context, req *Request, ups []netip.Addr
 			words = append(words, fmt.Sprintf("upstream %s: %s", up, reason(err)))
 			continue
 		}
-		a := attempt{upstream: up, network: "tcp", reply: first, took: time.Since(start)}
+		a := attempt{upstream: req.scope.peer(up), network: "tcp", reply: first, took: time.Since(start)}
 		res := a.response()
 		if t.seen.next(first) {
 			t.Close()

@@ -23,23 +23,6 @@ import (
 // no DNS message.
 var errMalformed = errors.New("malformed answer")
 
-// ask asks one upstream once and returns its reply with the network that brought
-// it: TCP if the client came by TCP, else UDP, and TCP after all where the answer
-// is truncated or damaged.
-func ask(ctx context.Context, up netip.AddrPort, req *Request) (reply *message, network string, err error) {
-	reply, network, err = askHop(ctx, up, req, req.edns)
-	// A server from before EDNS answers FORMERR or NOTIMP, without OPT of its
-	// own. This hop's EDNS is ours to give up (RFC 6891 section 6.2.2).
-	if err == nil && req.edns != nil && !req.msg.signed && reply.opt < 0 &&
-		(reply.rcode() == dns.RcodeFormatError || reply.rcode() == dns.RcodeNotImplemented) {
-		reply, network, err = askHop(ctx, up, req, nil)
-	}
-	if err != nil {
-		return nil, network, err
-	}
-	return reply.withQuestion(req), network, nil
-}
-
 // withQuestion puts the question into a refusal that came without, so that the
 // client can match it.
 func (m *message) withQuestion(req *Request) *message {
@@ -57,26 +40,6 @@ func (m *message) withQuestion(req *Request) *message {
 		out.addOPT(opt)
 	}
 	return out
-}
-
-func askHop(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*message, string, error) {
-	if req.TCP {
-		reply, err := askTCP(ctx, up, req, opt)
-		return reply, "tcp", err
-	}
-	short, err := askUDP(ctx, up, req, opt)
-	if err != nil && !errors.Is(err, errMalformed) || err == nil && !short.isTruncated() {
-		return short, "udp", err
-	}
-	whole, tcpErr := askTCP(ctx, up, req, opt)
-	if tcpErr == nil {
-		return whole, "tcp", nil
-	}
-	// The client may have better luck, and TC tells it to try.
-	if err == nil {
-		return short, "udp", nil
-	}
-	return nil, "tcp", tcpErr
 }
 
 // outgoing is the request as it goes to an upstream: an ID of this hop, our

@@ -4,7 +4,6 @@ package resolver
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"strings"
@@ -223,30 +222,6 @@ func TestFailover(t *testing.T) {
 			t.Errorf("the second upstream got %d queries", n)
 		}
 	})
-}
-
-// Every try has an ID and a source port of its own (RFC 5452 section 9.2), and not
-// the client's.
-func TestFreshIDAndPort(t *testing.T) {
-	up := upstream(t, with(t, nil, good), nil)
-	_, addr := start(t, quick(up.addr))
-	const n = 64
-	for range n {
-		q := query("a.example.org", dns.TypeA)
-		q.Id = 4242
-		if got := exchange(t, "udp", addr, q); got.Id != 4242 {
-			t.Fatalf("ID %d came back", got.Id)
-		}
-	}
-	ids, ports := map[uint16]bool{}, map[uint16]bool{}
-	for _, q := range up.queries() {
-		ids[binary.BigEndian.Uint16(q.wire)] = true
-		ports[q.from.Port()] = true
-	}
-	// 64 of 65536 (or 28000 ports) meet now and then; half of them never do.
-	if len(ids) < n/2 || len(ports) < n/2 {
-		t.Errorf("%d IDs and %d ports in %d queries", len(ids), len(ports), n)
-	}
 }
 
 // A server that does not know EDNS answers FORMERR or NOTIMP (RFC 6891 section 7).

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+// sighting is what a nameserver, or whoever listens on the way, sees of a query.
+type sighting struct {
+	id, port uint16
+	at       time.Time
+}
+
+// sightings forwards n questions and returns what the upstream saw.
+func sightings(t *testing.T, n int) []sighting {
+	t.Helper()
+	var mu sync.Mutex
+	var seen []sighting
+	answer := with(t, nil, good)
+	up := upstream(t, func(reply func([]byte), q asked) {
+		mu.Lock()
+		seen = append(seen, sighting{binary.BigEndian.Uint16(q.wire), q.from.Port(), time.Now()})
+		mu.Unlock()
+		answer(reply, q)
+	}, nil)
+	_, addr := start(t, quick(up.addr))
+	for range n {
+		q := query("a.example.org", dns.TypeA)
+		q.Id = 4242
+		if got := exchange(t, "udp", addr, q); got.Id != 4242 {
+			t.Fatalf("ID %d came back", got.Id)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return slices.Clone(seen)
+}
+
+// Whoever forges an answer has to guess ID and port (RFC 5452 section 9.2), and what it
+// has seen of earlier queries is no help: IDs are spread evenly and do not follow each
+// other; a query draws one of several ports, and no port serves long.
+func TestIDAndPortAreUnpredictable(t *testing.T) {
+	const n = 1500
+	seen := sightings(t, n)
+	var buckets [16]int
+	steps, uses, first := map[uint16]int{}, map[uint16]int{}, map[uint16]time.Time{}
+	same := 0
+	for i, s := range seen {
+		buckets[s.id>>12]++
+		uses[s.port]++
+		if first[s.port].IsZero() {
+			first[s.port] = s.at
+		}
+		// The kernel may give a number out again after some time.
+		if age := s.at.Sub(first[s.port]); age > 2*portLife && uses[s.port] <= maxUses {
+			t.Errorf("port %d was used for %s", s.port, age)
+		}
+		if i == 0 {
+			continue
+		}
+		steps[s.id-seen[i-1].id]++
+		if s.port == seen[i-1].port {
+			same++
+		}
+	}
+	// Chi-square with 15 degrees of freedom: 50 is exceeded once in a hundred thousand.
+	chi := 0.0
+	for _, count := range buckets {
+		d := float64(count) - n/16.0
+		chi += d * d / (n / 16.0)
+	}
+	if chi > 50 {
+		t.Errorf("IDs are not even: chi-square %.1f, %v", chi, buckets)
+	}
+	for step, count := range steps {
+		if count > 4 {
+			t.Errorf("an ID is the one before it and %d, %d times", step, count)
+		}
+	}
+	// Each port takes maxUses; the next query has the same one in an eighth of cases.
+	if least := n/maxUses - 2; len(uses) < least {
+		t.Errorf("%d ports for %d queries", len(uses), n)
+	}
+	for port, count := range uses {
+		if count > 2*maxUses {
+			t.Errorf("port %d was used %d times", port, count)
+		}
+	}
+	if same > n/4 {
+		t.Errorf("the port was the one before it %d times in %d", same, n)
+	}
+}
+
+// At low speed each query has a port of its own.
+func TestSlowQueriesHaveTheirOwnPort(t *testing.T) {
+	ports := map[uint16]bool{}
+	for _, s := range sightings(t, maxPorts) {
+		ports[s.port] = true
+	}
+	if len(ports) != maxPorts {
+		t.Errorf("%d ports for %d queries", len(ports), maxPorts)
+	}
+}
+
+// Ports that nobody uses close, and what waits for an answer keeps its port, with its
+// number and ID, beyond that.
+func TestPortsClose(t *testing.T) {
+	hold := make(chan func())
+	answer := with(t, nil, good)
+	up := upstream(t, func(reply func([]byte), q asked) {
+		q.wire = slices.Clone(q.wire)
+		if unpack(t, q.wire).Question[0].Name == "a.example.org." {
+			go func() { hold <- func() { answer(reply, q) } }()
+			return
+		}
+		reply(respond(t, q.wire, nil, "b.example.org. 5 IN A 192.0.2.1"))
+	}, nil)
+	cfg := quick(up.addr)
+	cfg.Resend = patience
+	s, addr := start(t, cfg)
+	slow := connect(t, "udp", addr)
+	send(t, slow, pack(t, query("a.example.org", dns.TypeA)))
+	finish := <-hold
+	for range 3 {
+		exchange(t, "udp", addr, query("b.example.org", dns.TypeA))
+	}
+	p := s.own.peer(up.addr)
+	testenv.Eventually(t, patience, func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.ports) > 0 || p.sweeper != nil {
+			return fmt.Errorf("%d ports are open", len(p.ports))
+		}
+		return nil
+	})
+	finish()
+	wantGood(t, unpack(t, receive(t, slow)))
+}
+
+// Sockets need not be the kernel's own.
+func TestDialerOfAnotherKind(t *testing.T) {
+	up := upstream(t, with(t, nil, good), with(t, nil, good))
+	s, err := New(Config{CacheBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc := newScope(t, s, ScopeConfig{
+		Settings: Settings{Upstreams: []netip.AddrPort{up.addr}},
+		Dial: func(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error) {
+			conn, err := dialHere(ctx, network, server)
+			return struct{ net.Conn }{conn}, err
+		},
+	})
+	l, addr := listen(t, "127.0.0.1")
+	serveScope(t, sc, l)
+	for _, network := range []string{"udp", "tcp"} {
+		wantGood(t, exchange(t, network, addr, query("a.example.org", dns.TypeA)))
+	}
+}
+
+// An upstream that went down fails all who wait for it at once, on a shared port too.
+func TestRefusedPortFailsAll(t *testing.T) {
+	l, up := listen(t, "127.0.0.1")
+	_ = l.TCP[0].Close()
+	cfg := hasty(up)
+	cfg.Resend, cfg.Timeout = patience, patience
+	_, addr := start(t, cfg)
+	conn := connect(t, "udp", addr)
+	const n = 3 * maxPorts
+	for i := range n { // all of them wait
+		send(t, conn, pack(t, withEDNS(query(fmt.Sprintf("n%d.example.org", i), dns.TypeA), 1232)))
+	}
+	buf := make([]byte, maxWire)
+	for range n {
+		if _, _, err := l.UDP[0].ReadFromUDP(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = l.UDP[0].Close()
+	// Its ports hear of it with the next query from each.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range n {
+			if got := unpack(t, receive(t, conn)); !strings.Contains(fmtEDE(got), "connection refused") {
+				t.Errorf("got %v", got)
+			}
+		}
+	}()
+	other := connect(t, "udp", addr)
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			return
+		default:
+			send(t, other, pack(t, query(fmt.Sprintf("m%d.example.org", i), dns.TypeA)))
+			receive(t, other)
+		}
+	}
+}
+
+// A peer that nobody asks is forgotten for one that somebody asks.
+func TestPeersAreBounded(t *testing.T) {
+	s := before(t, Config{}, nil)
+	for i := range 3 * maxPeers {
+		s.own.peer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 53))
+	}
+	if n := len(s.own.peers.byAddr); n != maxPeers {
+		t.Errorf("%d peers", n)
+	}
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// maxStreams is how many connections to one upstream there are. RFC 7766 section
+	// 6.2.2 wants few; more than one, since many servers answer the queries of a
+	// connection one after the other.
+	maxStreams = 4
+	// streamIdle closes a connection on which nobody waits, as RFC 7766 section 6.2.3
+	// has it, before most servers do.
+	streamIdle = 5 * time.Second
+	// connectTimeout ends with the queries that wait for a connection.
+	connectTimeout = timeout
+)
+
+// errClosed is how a server says that it does not like the question.
+var errClosed = errors.New("closed the connection without an answer")
+
+// stream is a connection to an upstream, TCP or TLS, with many queries on their way
+// (RFC 7766 section 6.2.1.1). Answers come in any order.
+type stream struct {
+	peer  *peer
+	ready chan struct{} // closed when conn or err are there
+	conn  net.Conn
+	err   error
+	// cancel ends the attempt to connect.
+	cancel context.CancelFunc
+
+	writing sync.Mutex
+
+	mu      sync.Mutex // guards what follows
+	waiting map[uint16]*try
+	answers int // that came, or that nobody waits for any more
+	retired bool
+	closed  bool
+}
+
+// ask sends a try by TCP. The answer, or what went wrong, is delivered to it.
+func (p *peer) ask(ctx context.Context, t *try) {
+	for {
+		s := p.stream()
+		select {
+		case <-s.ready:
+		case <-ctx.Done():
+			t.deliver(nil, ctx.Err())
+			return
+		}
+		if s.err != nil {
+			t.deliver(nil, s.err)
+			return
+		}
+		id, ok := s.add(t)
+		if !ok {
+			continue // it has ended meanwhile
+		}
+		if !t.waits(s, id) {
+			s.take(t, id)
+			return
+		}
+		if err := s.write(t, id); err != nil {
+			s.fail(err)
+		}
+		return
+	}
+}
+
+// stream returns the connection with the fewest queries, or opens another one where
+// all are busy and more are allowed.
+func (p *peer) stream() *stream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used = time.Now()
+	var s *stream
+	least := 0
+	for _, open := range p.streams {
+		if n := open.load(); s == nil || n < least {
+			s, least = open, n
+		}
+	}
+	if s != nil && (least == 0 || len(p.streams) >= maxStreams) {
+		return s
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	s = &stream{peer: p, ready: make(chan struct{}), cancel: cancel, waiting: make(map[uint16]*try)}
+	p.streams = append(p.streams, s)
+	go s.open(ctx)
+	return s
+}
+
+func (s *stream) load() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting)
+}
+
+// open connects, and reads. Whoever waits for the same connection shares its failure.
+func (s *stream) open(ctx context.Context) {
+	conn, err := s.peer.scope.dial(ctx, "tcp", s.peer.addr)
+	if err != nil {
+		s.err = err
+		close(s.ready)
+		s.retire()
+		return
+	}
+	s.mu.Lock()
+	s.conn = conn
+	_ = conn.SetReadDeadline(time.Now().Add(streamIdle))
+	if s.retired {
+		s.closeNow()
+	}
+	s.mu.Unlock()
+	close(s.ready)
+	s.read()
+}
+
+// add gives a try an ID; false if the connection takes none any more.
+func (s *stream) add(t *try) (id uint16, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retired {
+		return 0, false
+	}
+	id = freeID(s.waiting)
+	s.waiting[id] = t
+	t.reused = s.answers > 0
+	if len(s.waiting) == 1 {
+		_ = s.conn.SetReadDeadline(time.Time{}) // the try has its own
+	}
+	return id, true
+}
+
+// take ends the wait for a try's answer, true for the first who does.
+func (s *stream) take(t *try, id uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting[id] != t {
+		return false
+	}
+	delete(s.waiting, id)
+	s.answers++
+	s.rest()
+	return true
+}
+
+// rest sets the end of an idle connection, or closes one that is retired.
+func (s *stream) rest() {
+	if len(s.waiting) > 0 {
+		return
+	}
+	if s.retired {
+		s.closeNow()
+	} else if s.conn != nil {
+		_ = s.conn.SetReadDeadline(time.Now().Add(streamIdle))
+	}
+}
+
+func (s *stream) closeNow() {
+	s.cancel()
+	if !s.closed && s.conn != nil {
+		s.closed = true
+		_ = s.conn.Close()
+	}
+}
+
+// forget gives up on a try. A connection that owes an answer is not trusted with
+// another question: it may be dead.
+func (s *stream) forget(t *try, id uint16) {
+	s.mu.Lock()
+	owes := s.waiting[id] == t
+	s.mu.Unlock()
+	if owes {
+		s.retire()
+		s.take(t, id)
+	}
+}
+
+// retire lets the connection take no more queries.
+func (s *stream) retire() {
+	s.peer.mu.Lock()
+	if i := slices.Index(s.peer.streams, s); i >= 0 {
+		s.peer.streams = slices.Delete(s.peer.streams, i, i+1)
+	}
+	s.peer.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired = true
+	s.rest()
+}
+
+// close closes now, whoever waits.
+func (s *stream) close() { s.fail(net.ErrClosed) }
+
+// fail ends the connection. A query that went over one that had served before may
+// have crossed the server's idle close, and is asked once more (RFC 7766 section
+// 6.2.4).
+func (s *stream) fail(err error) {
+	s.retire()
+	s.mu.Lock()
+	waiting := s.waiting
+	s.waiting = make(map[uint16]*try)
+	s.closeNow()
+	s.mu.Unlock()
+	for _, t := range waiting {
+		t.interrupted(err)
+	}
+}
+
+func (s *stream) write(t *try, id uint16) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	_ = s.conn.SetWriteDeadline(time.Now().Add(streamIdle))
+	return writeFrame(s.conn, outgoing(t.req, id, t.opt))
+}
+
+// read hands out answers until the connection ends.
+func (s *stream) read() {
+	r := bufio.NewReader(s.conn)
+	for {
+		wire, err := readFrame(r)
+		if err != nil && s.isBusy(err) {
+			continue
+		}
+		if err != nil {
+			s.fail(readError(err))
+			return
+		}
+		s.receive(wire)
+	}
+}
+
+// isBusy reports that the idle time ended just when somebody asked again.
+func (s *stream) isBusy(err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Is(err, os.ErrDeadlineExceeded) && len(s.waiting) > 0
+}
+
+func readError(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errClosed
+	}
+	return err
+}
+
+// receive finds the try that a message answers.
+func (s *stream) receive(wire []byte) {
+	if len(wire) < headerLen {
+		return
+	}
+	s.mu.Lock()
+	id := binary.BigEndian.Uint16(wire)
+	t := s.waiting[id]
+	s.mu.Unlock()
+	if t == nil {
+		return
+	}
+	head, err := parseQuestion(wire)
+	if err != nil || !isReply(head, t.req, id) {
+		return
+	}
+	reply, err := parseMessage(wire)
+	if err != nil {
+		err = fmt.Errorf("%w: %v", errMalformed, err)
+	}
+	if s.take(t, id) {
+		t.deliver(reply, err)
+	}
+}

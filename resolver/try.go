@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// try is one query to one upstream, with what has to follow it there: without EDNS,
+// or over TCP. Its outcome goes to its race, once.
+type try struct {
+	race    *race
+	peer    *peer
+	req     *Request
+	opt     *edns // what goes out
+	network string
+	start   time.Time
+	// short is the truncated answer for which TCP is the better way.
+	short *message
+
+	reused bool // it went over a connection that had served before
+	again  bool // and was asked a second time
+
+	mu   sync.Mutex // guards what follows
+	wait waiter
+	id   uint16 // under which it waits
+	over bool
+}
+
+// waiter is a socket that has promised an answer to a try.
+type waiter interface{ forget(t *try, id uint16) }
+
+// attempt is the outcome of a try.
+type attempt struct {
+	upstream *peer
+	network  string
+	reply    *message
+	took     time.Duration
+	err      error
+}
+
+// waits notes who will deliver; false if nobody wants to know any more.
+func (t *try) waits(w waiter, id uint16) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wait, t.id = w, id
+	return !t.over
+}
+
+// abandon gives up.
+func (t *try) abandon() {
+	t.mu.Lock()
+	t.over = true
+	w, id := t.wait, t.id
+	t.mu.Unlock()
+	if w != nil {
+		w.forget(t, id)
+	}
+}
+
+// interrupted is a connection that ended. A query that had only crossed the server's
+// idle close is asked once more (RFC 7766 section 6.2.4).
+func (t *try) interrupted(err error) {
+	if !t.reused || t.again {
+		t.deliver(nil, err)
+		return
+	}
+	t.again = true
+	t.race.ask(t)
+}
+
+// deliver takes the answer to the query, or what went wrong, and sees whether
+// something has to follow.
+func (t *try) deliver(reply *message, err error) {
+	switch {
+	case err == nil && t.lacksEDNS(reply):
+		// This hop's EDNS is ours to give up (RFC 6891 section 6.2.2).
+		t.opt = nil
+		t.race.send(t)
+		return
+	case t.network == "udp" && isCut(reply, err):
+		t.network, t.short = "tcp", reply
+		t.race.ask(t)
+		return
+	case err != nil && t.short != nil:
+		// The client may have better luck, and TC tells it to try.
+		t.network, reply, err = "udp", t.short, nil
+	}
+	a := attempt{upstream: t.peer, network: t.network, reply: reply, took: time.Since(t.start), err: err}
+	if err == nil {
+		a.reply = reply.withQuestion(t.req)
+	}
+	t.race.arrive(a)
+}
+
+// lacksEDNS recognises a server from before EDNS: it answers FORMERR or NOTIMP,
+// without OPT of its own.
+func (t *try) lacksEDNS(reply *message) bool {
+	return t.opt != nil && !t.req.msg.signed && reply.opt < 0 &&
+		(reply.rcode() == dns.RcodeFormatError || reply.rcode() == dns.RcodeNotImplemented)
+}
+
+// isCut reports an answer that is truncated or damaged: TCP may have the whole.
+func isCut(reply *message, err error) bool {
+	if err != nil {
+		return isMalformed(err)
+	}
+	return reply.isTruncated()
+}
+
+// send asks by the transport of the try, and delivers to it if that fails.
+func (r *race) send(t *try) {
+	if t.network == "tcp" {
+		r.ask(t)
+		return
+	}
+	if err := t.peer.send(r.ctx, t); err != nil {
+		t.deliver(nil, err)
+	}
+}
+
+// ask asks by TCP, which may have to connect first.
+func (r *race) ask(t *try) { go t.peer.ask(r.ctx, t) }
