@@ -32,20 +32,22 @@ func TestGuestEnds(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		how            string
+		limit          string
 		code           int
 		stdout, stderr string // are in it
 		log            bool
 	}{
-		{"well", 0, "shipped\n\x16\x00\xff\r\n", "", false},
-		{"exit", 3, "", "", false},
-		{"killed", 128 + 9, "signal: killed", "", false},
-		{"hang", 125, "", "guest still ran after 25s, killed", true},
-		{"panic", 125, "", "Kernel panic - not syncing: sysrq triggered crash", true},
-		{"reboot", 125, "", "guest died before its binary ended", true},
+		{"well", "10m", 0, "shipped\n\x16\x00\xff\r\n", "", false},
+		{"exit", "10m", 3, "", "", false},
+		{"killed", "10m", 128 + 9, "signal: killed", "", false},
+		{"hang", "40s", 125, "", "guest still ran after 40s, killed", true},
+		{"panic", "10m", 125, "", "Kernel panic - not syncing: sysrq triggered crash", true},
+		{"reboot", "10m", 125, "", "guest died before its binary ended", true},
 	} {
 		t.Run(tc.how, func(t *testing.T) {
+			t.Parallel()
 			profile := filepath.Join(t.TempDir(), "profile")
-			cmd := exec.CommandContext(t.Context(), l.runner, "-kernel", dir, "-limit", "25s", "-modules", "", "-memory", "512",
+			cmd := exec.CommandContext(t.Context(), l.runner, "-kernel", dir, "-limit", tc.limit, "-modules", "", "-memory", "512",
 				program, "-test.coverprofile="+profile, tc.how)
 			cmd.Dir = "misbehave"
 			var stdout, stderr bytes.Buffer

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/dnsteer/dnsteer/test/matrix/kernel"
 )
@@ -36,7 +37,6 @@ type lab struct {
 	opts    options
 	archive *kernel.Archive
 	runner  string // the vmexec binary
-	out     io.Writer
 }
 
 // openLab looks for the tools, reads what kernels there are and builds the runner.
@@ -61,98 +61,67 @@ func openLab(ctx context.Context, opts options, out io.Writer) (*lab, error) {
 	if err := archive.Warning(); err != nil {
 		fmt.Fprintf(out, "the list of kernels may be old or incomplete: %v\n", err)
 	}
-	l := &lab{opts: opts, archive: archive, runner: filepath.Join(cache, "vmexec"), out: out}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", l.runner, "./test/vmexec")
-	build.Dir, build.Env = opts.root, append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build vmexec: %w: %s", err, text)
+	l := &lab{opts: opts, archive: archive, runner: filepath.Join(cache, "vmexec")}
+	// The packages too: kernels that are tried at once would compile them twice.
+	for _, args := range [][]string{
+		{"build", "-trimpath", "-o", l.runner, "./test/vmexec"},
+		append([]string{"list", "-export", "-test", "-deps", "-f="}, append(opts.packages, featuresPackage)...),
+	} {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir, cmd.Env = opts.root, append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("go %s: %w: %s", args[0], err, text)
+		}
 	}
 	return l, nil
 }
 
-// choose returns the minor versions that a list names, oldest first.
-func (l *lab) choose(list string) ([]string, error) {
-	var minors []string
-	for _, name := range splitList(list) {
-		switch name {
-		case "all":
-			minors = append(minors, wanted...)
-			for _, m := range l.archive.Minors() {
-				if kernel.Compare(m, wanted[len(wanted)-1]) > 0 {
-					minors = append(minors, m)
-				}
-			}
-		case "newest":
-			newest, err := l.newest()
-			if err != nil {
-				return nil, err
-			}
-			minors = append(minors, newest)
-		default:
-			minors = append(minors, name)
-		}
-	}
-	slices.SortFunc(minors, kernel.Compare)
-	return slices.Compact(minors), nil
-}
-
-// newest is the newest kernel on which all tests can run.
-func (l *lab) newest() (string, error) {
-	for _, minor := range slices.Backward(l.archive.Minors()) {
-		if b, err := l.archive.Newest(minor); err == nil && b.HasModules() {
-			return minor, nil
-		}
-	}
-	return "", errors.New("find the newest kernel: none has modules")
-}
-
 // try runs the tests on one kernel. An error means that it could not be tried; tests
 // that fail are a result.
-func (l *lab) try(ctx context.Context, minor string) (Result, error) {
-	build, err := l.archive.Newest(minor)
+func (l *lab) try(ctx context.Context, name string, out io.Writer) (Result, error) {
+	s, err := l.find(ctx, name)
 	if errors.Is(err, kernel.ErrNotServed) {
-		return Result{Kernel: minor, Outcome: Missing}, nil
+		return Result{Kernel: name, Outcome: Missing}, nil
 	}
 	if err != nil {
 		return Result{}, err
 	}
-	dir, err := l.archive.Unpack(ctx, build)
-	if err != nil {
-		return Result{}, err
-	}
-	r := newResult(build)
+	r := newResult(s)
 	r.Level = l.opts.level.name
-	packages := []string{featuresPackage}
-	if r.Modules {
+	var packages []string
+	if r.Level != levelSome { // else it would have no test that matches
+		packages = append(packages, featuresPackage)
+	}
+	if s.tests {
 		packages = append(packages, l.opts.packages...)
 	}
-	log, err := l.createLog(minor)
+	log, err := l.createLog(name)
 	if err != nil {
 		return Result{}, err
 	}
 	defer log.Close()
-	fmt.Fprintf(l.out, "linux %s (%s): %s\n", minor, build.Release, strings.Join(packages, " "))
-	if err := l.goTest(ctx, dir, packages, r.collector(log, l.out, l.opts.verbose)); err != nil {
+	fmt.Fprintf(out, "linux %s (%s): %s\n", r.name(), filepath.Base(s.dir), strings.Join(packages, " "))
+	if err := l.goTest(ctx, s, packages, r.collector(log, out, l.opts.verbose), out); err != nil {
 		return Result{}, err
 	}
 	r.settle(packages)
 	return *r, nil
 }
 
-// goTest runs packages one after the other, one guest at a time: two would fight for
-// the processors, and tests have deadlines.
-func (l *lab) goTest(ctx context.Context, kernelDir string, packages []string, events io.Writer) error {
+// goTest runs packages one after the other, one guest at a time for each kernel.
+func (l *lab) goTest(ctx context.Context, s subject, packages []string, events, errs io.Writer) error {
+	runner := append([]string{l.runner, "-kernel=" + s.dir}, s.flags...)
 	args := []string{"test", "-json", "-count=1", "-p=1", "-vet=off", "-timeout=" + l.opts.timeout.String(),
-		"-exec=" + l.runner + " -kernel=" + kernelDir}
+		"-exec=" + strings.Join(runner, " ")}
 	if l.opts.level.run != "" {
 		args = append(args, "-run="+l.opts.level.run)
 	}
-	if l.opts.level.skip != "" {
-		args = append(args, "-skip="+l.opts.level.skip)
+	if skip := slices.DeleteFunc([]string{l.opts.level.skip, s.skip}, func(s string) bool { return s == "" }); len(skip) > 0 {
+		args = append(args, "-skip="+strings.Join(skip, "|"))
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir, cmd.Env = l.opts.root, append(os.Environ(), "CGO_ENABLED=0")
-	cmd.Stdout, cmd.Stderr = events, l.out
+	cmd.Stdout, cmd.Stderr = events, errs
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	err := cmd.Run()
 	var exit *exec.ExitError
@@ -180,4 +149,43 @@ func (l *lab) keep(r Result) error {
 		return nil
 	}
 	return r.write(filepath.Join(l.opts.root, l.opts.results))
+}
+
+// tryAll tries kernels, as many at once as the options say, and keeps and prints the
+// result of each.
+func (l *lab) tryAll(ctx context.Context, names []string, out io.Writer) ([]Result, error) {
+	results, errs := make([]Result, len(names)), make([]error, len(names))
+	out = &syncWriter{out: out}
+	slots := make(chan struct{}, max(1, l.opts.parallel))
+	var all sync.WaitGroup
+	for i, name := range names {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		all.Go(func() {
+			defer func() { <-slots }()
+			r, err := l.try(ctx, name, out)
+			if err != nil {
+				errs[i] = fmt.Errorf("linux %s: %w", name, err)
+				return
+			}
+			fmt.Fprintln(out, r)
+			results[i], errs[i] = r, l.keep(r)
+		})
+	}
+	all.Wait()
+	return results, errors.Join(append(errs, ctx.Err())...)
+}
+
+// syncWriter is for several who write whole lines.
+type syncWriter struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func (w *syncWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(p)
 }

@@ -12,6 +12,9 @@ type level struct {
 	run, skip string // as go test has them; empty for all, and for none
 }
 
+// levelSome is the level of tests that were chosen by hand.
+const levelSome = "some"
+
 // levels, from the quickest. What they name are rows of the conformance table,
 // TestTable/STATE/USERS/OWNER/SHAPE/FAMILY, and the longest tests of loader.
 func levels() []level {

@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/dnsteer/dnsteer/test/oldkernel"
 )
 
 // enough is how many kernels a run of all must have had. With fewer, the archive
@@ -51,6 +53,7 @@ type options struct {
 	pattern  string
 	level    level
 	timeout  time.Duration
+	parallel int
 	verbose  bool
 }
 
@@ -58,7 +61,7 @@ func parse(args []string) (options, error) {
 	opts := options{root: "."}
 	var packages, tables, name string
 	f := flag.NewFlagSet("matrix", flag.ContinueOnError)
-	f.StringVar(&opts.kernels, "kernel", "all", "all, or minor `versions` separated by commas, of which one may be newest")
+	f.StringVar(&opts.kernels, "kernel", "all", "all, or `kernels` separated by commas: minor versions, newest, "+noLinks+", "+noBTF+", and to hide what they lacked "+strings.Join(oldkernel.Versions(), ", "))
 	f.StringVar(&opts.cache, "cache", ".cache/matrix", "`directory` for kernels and logs")
 	f.StringVar(&opts.debs, "debs", os.Getenv("DNSTEER_KERNEL_DEBS"), "`directory` of kernel packages that the archive has dropped (default: $DNSTEER_KERNEL_DEBS)")
 	f.StringVar(&opts.results, "results", "test/matrix/results", "`directory` of results; empty to write none")
@@ -66,7 +69,8 @@ func parse(args []string) (options, error) {
 	f.StringVar(&packages, "packages", "./loader,./test/conformance", "`packages` to test")
 	f.StringVar(&opts.pattern, "run", "", "only tests that match, as go test has it; writes no results")
 	f.StringVar(&name, "level", "usual", "how much: quick, usual or whole")
-	f.DurationVar(&opts.timeout, "timeout", 20*time.Minute, "how long one package's tests may take on one kernel")
+	f.DurationVar(&opts.timeout, "timeout", time.Hour, "how long one package's tests may take on one kernel, by the host's clock and by the guest's")
+	f.IntVar(&opts.parallel, "parallel", 1, "how many kernels at once; a guest keeps one processor busy, and takes a GiB")
 	f.BoolVar(&opts.verbose, "v", false, "print all that the tests print")
 	if err := f.Parse(args); err != nil {
 		return opts, err
@@ -81,7 +85,7 @@ func parse(args []string) (options, error) {
 		return opts, err
 	}
 	if opts.pattern != "" {
-		opts.level = level{name: "some", run: opts.pattern}
+		opts.level = level{name: levelSome, run: opts.pattern}
 		opts.results = ""
 	}
 	return opts, nil
@@ -100,21 +104,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	minors, err := lab.choose(opts.kernels)
+	names, err := lab.choose(opts.kernels)
 	if err != nil {
 		return err
 	}
-	var results []Result
-	for _, minor := range minors {
-		r, err := lab.try(ctx, minor)
-		if err != nil {
-			return fmt.Errorf("linux %s: %w", minor, err)
-		}
-		fmt.Fprintln(out, r)
-		results = append(results, r)
-		if err := lab.keep(r); err != nil {
-			return err
-		}
+	results, err := lab.tryAll(ctx, names, out)
+	if err != nil {
+		return err
 	}
 	if opts.results != "" {
 		if err := updateTables(opts); err != nil {
@@ -136,7 +132,9 @@ func judge(results []Result, all bool) error {
 			}
 			continue
 		}
-		ran++
+		if !isMask(r.Kernel) && r.Kernel != noLinks { // those are no kernels of their own
+			ran++
+		}
 		if r.Outcome == Fail {
 			errs = append(errs, fmt.Errorf("linux %s: %s", r.Kernel, r.why()))
 		}

@@ -22,6 +22,8 @@ const (
 	Fail Outcome = "fail"
 	// ImageOnly: it passed what can run without modules, which the archive lacks.
 	ImageOnly Outcome = "image only"
+	// Refused: dnsteer does not load where hooks are missing, as it should.
+	Refused Outcome = "refused"
 	// Missing: the archive has no such kernel any more.
 	Missing Outcome = "missing"
 )
@@ -30,6 +32,7 @@ const (
 // results changes only if something did.
 type Result struct {
 	Kernel  string `json:"kernel"`
+	Remark  string `json:"remark,omitempty"` // what it really is, if a mask
 	Release string `json:"release,omitempty"`
 	Version string `json:"version,omitempty"` // of the package
 	Modules bool   `json:"modules"`
@@ -54,12 +57,13 @@ type Counts struct {
 	Broken bool `json:"broken,omitempty"`
 }
 
-func newResult(b kernel.Build) *Result {
+func newResult(s subject) *Result {
 	return &Result{
-		Kernel:     b.Minor,
-		Release:    b.Release,
-		Version:    b.Version,
-		Modules:    b.HasModules(),
+		Kernel:     s.name,
+		Remark:     s.remark(),
+		Release:    s.build.Release,
+		Version:    s.build.Version,
+		Modules:    s.tests,
 		Packages:   make(map[string]*Counts),
 		Behaviours: make(map[string]*Tally),
 		Features:   make(map[string]string),
@@ -80,7 +84,10 @@ func (r *Result) counts(importPath string) *Counts {
 func (r *Result) settle(packages []string) {
 	r.packages = packages
 	r.Outcome = Pass
-	if !r.Modules {
+	switch {
+	case isMask(r.Kernel):
+		r.Outcome = Refused
+	case !r.Modules:
 		r.Outcome = ImageOnly
 	}
 	for _, p := range packages {
@@ -91,14 +98,29 @@ func (r *Result) settle(packages []string) {
 			r.Outcome = Fail
 		}
 	}
-	if len(r.disagreements()) > 0 || len(r.untested()) > 0 {
+	if len(r.disagreements()) > 0 || len(r.untested()) > 0 || r.loadsWrongly() != "" {
 		r.Outcome = Fail
 	}
+}
+
+// loadsWrongly says that the datapath loads where hooks are hidden, or does not where
+// they are there.
+func (r Result) loadsWrongly() string {
+	switch load := r.Features["load"]; {
+	case load == "yes" && isMask(r.Kernel):
+		return "it loads without all hooks"
+	case load == "no" && !isMask(r.Kernel):
+		return "it does not load"
+	}
+	return ""
 }
 
 // untested are the behaviours of which no test ran although their package did: the
 // tests have other names now, and the table would say nothing.
 func (r Result) untested() []string {
+	if r.Level == levelSome {
+		return nil
+	}
 	var names []string
 	for _, b := range behaviours() {
 		if slices.Contains(r.packages, "./"+b.pkg) && r.Behaviours[b.name] == nil {
@@ -146,6 +168,9 @@ func (r Result) why() string {
 	if wrong := r.disagreements(); len(wrong) > 0 {
 		reasons = append(reasons, "dnsteer check is wrong about "+strings.Join(wrong, ", "))
 	}
+	if wrong := r.loadsWrongly(); wrong != "" {
+		reasons = append(reasons, wrong)
+	}
 	if names := r.untested(); len(names) > 0 {
 		reasons = append(reasons, "no test of "+strings.Join(names, ", "))
 	}
@@ -163,7 +188,7 @@ func (r Result) packageNames() []string {
 
 // String is one line for who watches.
 func (r Result) String() string {
-	s := fmt.Sprintf("linux %s: %s", r.Kernel, r.Outcome)
+	s := fmt.Sprintf("linux %s: %s", r.name(), r.Outcome)
 	if r.Outcome == Fail {
 		return s + ": " + r.why()
 	}

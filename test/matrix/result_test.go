@@ -34,7 +34,7 @@ const stream = `{"Action":"start","Package":"PKG/loader"}
 
 func TestCollect(t *testing.T) {
 	var log, out bytes.Buffer
-	r := newResult(kernel.Build{Minor: "6.1"})
+	r := newResult(subject{name: "6.1"})
 	c := r.collector(&log, &out, false)
 	text := strings.ReplaceAll(stream, "PKG", module)
 	for _, piece := range []string{text[:100], text[100:1000], text[1000:]} {
@@ -62,8 +62,8 @@ func TestCollect(t *testing.T) {
 
 // passing is a result in which every package passed and every behaviour was tested.
 func passing() *Result {
-	r := newResult(kernel.Build{Minor: "6.1", Version: "6.1.192-2"})
-	r.Modules, r.Level = true, "whole"
+	r := newResult(subject{name: "6.1", build: kernel.Build{Version: "6.1.192-2"}, tests: true})
+	r.Level, r.Features["load"] = "whole", "yes"
 	for _, b := range behaviours() {
 		r.counts(module+"/"+b.pkg).Passed++
 		r.Behaviours[b.name] = &Tally{Passed: 1}
@@ -87,6 +87,9 @@ func TestSettle(t *testing.T) {
 		{"only skipped", func(r *Result) { *r.Packages["loader"] = Counts{Skipped: []string{"TestX"}} }, Fail, "nothing ran in loader"},
 		{"renamed", func(r *Result) { delete(r.Behaviours, "TCP") }, Fail, "no test of TCP"},
 		{"no modules", func(r *Result) { r.Modules = false }, ImageOnly, ""},
+		{"does not load", func(r *Result) { r.Features["load"] = "no" }, Fail, "it does not load"},
+		{"a mask that refuses", func(r *Result) { r.Kernel, r.Features["load"] = "5.4", "no" }, Refused, ""},
+		{"a mask that does not", func(r *Result) { r.Kernel = "5.4" }, Fail, "it loads without all hooks"},
 		{"check is wrong", func(r *Result) {
 			r.Features["netns_cookie"], r.Features["check.namespace_cookie"] = "no", "ok"
 		}, Fail, "dnsteer check is wrong about netns_cookie"},
@@ -128,6 +131,9 @@ func TestJudge(t *testing.T) {
 		{"four of all", of(Pass, Pass, Pass, Pass, Missing, Missing), true, false},
 		{"five of all", of(Pass, Pass, Pass, Pass, ImageOnly, Missing), true, true},
 		{"one failed", of(Pass, Pass, Pass, Pass, Pass, Fail), true, false},
+		{"four of all, and masks", append(of(Pass, Pass, Pass, Pass), Result{Kernel: "5.4", Outcome: Refused}, Result{Kernel: noLinks, Outcome: Pass}), true, false},
+		{"five of all, and masks", append(of(Pass, Pass, Pass, Pass, Pass), Result{Kernel: "5.4", Outcome: Refused}), true, true},
+		{"a mask that failed", append(of(Pass, Pass, Pass, Pass, Pass), Result{Kernel: "5.4", Outcome: Fail}), true, false},
 	} {
 		if err := judge(tc.results, tc.all); (err == nil) != tc.ok {
 			t.Errorf("%s: %v, want passed %t", tc.name, err, tc.ok)
@@ -160,7 +166,10 @@ func TestTable(t *testing.T) {
 	r.Features["hook.connect4"], r.Features["hook.connect6"] = "yes", "no"
 	r.Features["so_netns_cookie"], r.Features["netns_cookie"] = "no", "yes"
 	r.Features["says.bpf_link"], r.Features["says.conntrack"] = "use a newer one", "always"
-	results := []Result{*r, {Kernel: "6.2", Outcome: Missing}, {Kernel: "7.0", Version: "7.0.13-1", Outcome: ImageOnly}}
+	results := []Result{
+		*r, {Kernel: "6.2", Outcome: Missing}, {Kernel: "7.0", Version: "7.0.13-1", Outcome: ImageOnly},
+		{Kernel: "5.4", Version: "7.3.4-1", Remark: "7.3.4, what Linux 5.4 lacked hidden", Outcome: Refused},
+	}
 	text := table(results)
 	lines := strings.Split(text, "\n")
 	cells := func(line int) map[string]string {
@@ -185,6 +194,9 @@ func TestTable(t *testing.T) {
 	}
 	if got := cells(4)["privileged tests"]; got != "not run, no modules served" {
 		t.Errorf("kernel without modules: %q", got)
+	}
+	if got := cells(5); got["privileged tests"] != "refuses to load" || got["Linux"] != "5.4 (7.3.4, what Linux 5.4 lacked hidden)" {
+		t.Errorf("mask: %v", got)
 	}
 	if !strings.Contains(text, "- Linux 6.1: use a newer one\n") || strings.Contains(text, "always") {
 		t.Errorf("remarks:\n%s", text)

@@ -59,6 +59,8 @@ func cellTests(r Result) string {
 		return "**failed**: " + r.why()
 	case ImageOnly:
 		return "not run, no modules served"
+	case Refused:
+		return "refuses to load"
 	}
 	passed, skipped := r.sum()
 	cell := fmt.Sprintf("%d pass", passed)
@@ -173,6 +175,14 @@ func table(results []Result) string {
 	return b.String()
 }
 
+// title is the kernel in a sentence.
+func (r Result) title() string {
+	if r.Kernel == noLinks || r.Kernel == noBTF {
+		return r.Kernel
+	}
+	return "Linux " + r.Kernel
+}
+
 // usual are checks that have something to say of every kernel.
 var usual = map[string]bool{"says.conntrack": true}
 
@@ -182,7 +192,7 @@ func remarks(results []Result) string {
 	for _, r := range results {
 		for _, key := range slices.Sorted(maps.Keys(r.Features)) {
 			if strings.HasPrefix(key, "says.") && !usual[key] {
-				fmt.Fprintf(&b, "- Linux %s: %s\n", r.Kernel, r.Features[key])
+				fmt.Fprintf(&b, "- %s: %s\n", r.title(), r.Features[key])
 			}
 		}
 	}
@@ -194,10 +204,15 @@ func remarks(results []Result) string {
 
 // name is the kernel and the build that was tried.
 func (r Result) name() string {
-	if r.Version == "" {
+	version, _, _ := strings.Cut(r.Version, "-")
+	switch {
+	case r.Remark != "":
+		return fmt.Sprintf("%s (%s)", r.Kernel, r.Remark)
+	case r.Kernel == noBTF:
+		return fmt.Sprintf("%s (%s)", r.Kernel, r.Features["release"])
+	case version == "":
 		return r.Kernel
 	}
-	version, _, _ := strings.Cut(r.Version, "-")
 	return version
 }
 

@@ -3,6 +3,8 @@
 package oldkernel
 
 import (
+	"errors"
+	"os/exec"
 	"runtime"
 	"testing"
 )
@@ -33,6 +35,23 @@ func (m Mask) Do(tb testing.TB, f func()) {
 	if !finished {
 		tb.FailNow()
 	}
+}
+
+// Start starts cmd under the mask. Call release when it has ended. For programs; a test
+// uses Do.
+func (m Mask) Start(cmd *exec.Cmd) (release func() error, err error) {
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		if release, err = m.Enter(); err != nil {
+			return
+		}
+		if failed := cmd.Start(); failed != nil {
+			err = errors.Join(failed, release())
+		}
+	}()
+	<-started
+	return release, err
 }
 
 // Enter puts the calling goroutine under the mask, for good: it is locked to its

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/test/oldkernel"
 )
 
 // guest is the first process of a guest. What goes wrong in it goes to the
@@ -124,7 +126,10 @@ func (j *job) start() (int, error) {
 	cmd := exec.Command(binaryPath, j.Args...)
 	cmd.Env, cmd.Dir = j.Env, j.Dir
 	cmd.Stdout, cmd.Stderr = port, port
-	err = cmd.Run()
+	if err = j.startMasked(cmd); err != nil {
+		return 0, err
+	}
+	err = cmd.Wait()
 	if drained := drain(port); drained != nil {
 		return 0, drained
 	}
@@ -137,6 +142,20 @@ func (j *job) start() (int, error) {
 		return 128 + int(status.Signal()), drain(port)
 	}
 	return cmd.ProcessState.ExitCode(), nil
+}
+
+// startMasked starts cmd, under a mask if the job has one. That lasts until the machine
+// ends.
+func (j *job) startMasked(cmd *exec.Cmd) error {
+	if j.As == "" && j.Without == "" {
+		return cmd.Start()
+	}
+	mask, err := oldkernel.Parse(j.As, j.Without)
+	if err != nil {
+		return err
+	}
+	_, err = mask.Start(cmd)
+	return err
 }
 
 // openPort opens a serial port that changes nothing of what is written to it.

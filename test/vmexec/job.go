@@ -32,6 +32,8 @@ type job struct {
 	Env     []string
 	Outputs []string // files and directories to bring back, the same on both sides
 	Modules []string // in load order
+	As      string   // what to hide of the kernel: of a version,
+	Without string   // or features
 }
 
 func newJob(command []string) (*job, error) {

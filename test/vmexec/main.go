@@ -28,6 +28,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/dnsteer/dnsteer/test/oldkernel"
 )
 
 // failed is the exit code where the binary has none of its own: higher than go
@@ -76,6 +78,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	if err != nil {
 		return failed, err
 	}
+	j.As, j.Without = opts.as, opts.without
 	if err := writeInitramfs(m.initramfs, j, m.kernel, opts.modules); err != nil {
 		return failed, fmt.Errorf("make initramfs: %w", err)
 	}
@@ -95,6 +98,8 @@ type options struct {
 	memory  int
 	limit   time.Duration
 	verbose bool
+	as      string // hide what this version lacked
+	without string // hide these features
 }
 
 func parse(args []string, stderr io.Writer) (options, []string, error) {
@@ -110,12 +115,19 @@ func parse(args []string, stderr io.Writer) (options, []string, error) {
 	f.IntVar(&opts.cpus, "cpus", 1, "virtual processors; more than one only with -accel kvm")
 	f.IntVar(&opts.memory, "memory", 1024, "`MiB` of memory")
 	f.DurationVar(&opts.limit, "limit", 0, "how long the guest may live (default: -test.timeout and two minutes)")
+	f.StringVar(&opts.as, "as", "", "hide what a `version` of the kernel lacked, see package oldkernel")
+	f.StringVar(&opts.without, "without", "", "hide `features` of the kernel, separated by commas")
 	f.BoolVar(&opts.verbose, "v", false, "print the kernel log of a guest that went well, too")
 	if err := f.Parse(args); err != nil {
 		return opts, nil, err
 	}
 	if opts.kernel == "" || f.NArg() == 0 {
 		return opts, nil, errors.New("usage: vmexec -kernel DIR [flags] BINARY [arguments]")
+	}
+	if opts.as != "" || opts.without != "" {
+		if _, err := oldkernel.Parse(opts.as, opts.without); err != nil {
+			return opts, nil, err
+		}
 	}
 	opts.modules = strings.FieldsFunc(modules, func(r rune) bool { return r == ',' })
 	return opts, f.Args(), nil

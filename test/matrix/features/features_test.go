@@ -163,7 +163,7 @@ func TestSystemCalls(t *testing.T) {
 	}
 	report(t, "ipv6", err)
 
-	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	self, err := unix.PidfdOpen(os.Getpid(), 0) // Linux 5.3
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,6 +173,12 @@ func TestSystemCalls(t *testing.T) {
 		err = unix.Close(copied)
 	}
 	report(t, "pidfd_getfd", err)
+
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	t.Attr("release", unix.ByteSliceToString(name.Release[:]))
 }
 
 // Whether a process without capabilities may write a map whose descriptor it was

@@ -58,19 +58,11 @@ func run(args []string) (int, error) {
 // runUnder runs cmd to its end and returns its exit code, which for one that a signal
 // ended is the shell's.
 func runUnder(mask oldkernel.Mask, cmd *exec.Cmd) (int, error) {
-	started := make(chan error)
-	var release func() error
-	go func() {
-		var err error
-		if release, err = mask.Enter(); err == nil {
-			err = cmd.Start()
-		}
-		started <- err
-	}()
-	if err := <-started; err != nil {
+	release, err := mask.Start(cmd)
+	if err != nil {
 		return failed, err
 	}
-	err := cmd.Wait()
+	err = cmd.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		err = nil
