@@ -25,9 +25,10 @@ func levels() []level {
 	return []level{
 		// Every state and every owner by the shapes of nearly all applications; every
 		// shape in the usual state. Of the loader's longest tests a shorter one of the
-		// same kind stays. Four minutes a kernel.
+		// same kind stays.
 		{"quick", notTable + `|^TestTable$/^up$/^host$/^none$|^TestTable$/./^host$/^none$/` + plain + `|^TestTable$/^up$/././` + plain,
-			`^Test(KilledWhileLoading|KilledWhileUpgrading|GuestsKeepWorking|ExclusiveGuest|UpgradeWithoutGap|ResteerAndReturn)$`},
+			`^Test(KilledWhile(Loading|Upgrading|Unloading)|GuestsKeepWorking|ExclusiveGuest|UpgradeWithoutGap|ResteerAndReturn|` +
+				`FailedUpgradeRestores|DamagedState|Contention|NameserverLists)$`},
 		// Every shape for root and UID 1337 in every state, and for all in the usual one.
 		{"usual", "", `^TestTable$/^([^u]|u[^p])/^userns$|^TestTable$/^([^u]|u[^p])/^host$/^(gid|before-setuid|seteuid|passed)$`},
 		{"whole", "", ""},
