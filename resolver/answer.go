@@ -63,6 +63,8 @@ type answer struct {
 	rrs    []dns.RR
 	places []string
 	looked []look
+	// expanded is an answer to a name with a search suffix behind it.
+	expanded bool
 }
 
 // look is one look into the table that an answer rests on, and what was there.
@@ -84,7 +86,7 @@ func (a *answer) expand(name wireName, at hit) {
 		Hdr:    dns.RR_Header{Name: a.name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: at.ttl()},
 		Target: name.String(),
 	})
-	a.name = name.String()
+	a.name, a.expanded = name.String(), true
 }
 
 // respond follows the aliases from what was found to records of the asked type, to a
@@ -116,6 +118,7 @@ func (a *answer) ours(authority []dns.RR) (*Response, error) {
 		return nil, err
 	}
 	res.looked = a.looked
+	res.from, res.saved = fromTable, a.expanded
 	return res, nil
 }
 

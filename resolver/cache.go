@@ -43,6 +43,8 @@ type cache struct {
 	mu sync.Mutex // guards recent, and that epoch moves with it
 	// recent are the last changes, by their epoch: what they take away, nil for all.
 	recent [maxRecent]func(*cached) bool
+
+	lookups [lookupCount]atomic.Uint64 // of the long way
 }
 
 // newCache makes a cache for so many octets.
@@ -61,7 +63,8 @@ type shard struct {
 		octets    int
 		upstreams [upstreamLots]sieve
 	}
-	octets int
+	octets    int
+	evictions uint64
 }
 
 // cached is one entry of a cache: an answer, and what went wrong since.
@@ -213,4 +216,18 @@ func (s *shard) evict() {
 		}
 	}
 	s.remove(most.victim())
+	s.evictions++
+}
+
+// load is what the cache holds, and what it had to give away.
+func (c *cache) load() (entries, octets int, evictions uint64) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.RLock()
+		entries += len(s.entries)
+		octets += s.octets
+		evictions += s.evictions
+		s.mu.RUnlock()
+	}
+	return entries, octets, evictions
 }

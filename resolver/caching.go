@@ -46,10 +46,16 @@ func (s *lookupStage) Exchange(ctx context.Context, req *Request) (*Response, er
 	found := s.search(req, now)
 	switch {
 	case found.fresh:
-		return found.answer.response(req, now)
+		s.lookups[lookupHit].Add(1)
+		res, err := found.answer.response(req, now)
+		if err == nil {
+			res.saved = found.above
+		}
+		return res, err
 	case found.fault.holds(req.TCP, now):
-		return found.insteadOf(found.fault.again(now), req, now)
+		return s.insteadOf(found, found.fault.again(now), req, now)
 	case found.answer == nil:
+		s.lookups[lookupMiss].Add(1)
 		return s.next.Exchange(ctx, req)
 	}
 	return s.patiently(ctx, req, found)
@@ -59,6 +65,7 @@ func (s *lookupStage) Exchange(ctx context.Context, req *Request) (*Response, er
 type found struct {
 	answer *kept // fresh, or stale and no older than it may be
 	fresh  bool
+	above  bool // of a name above: whoever asks goes through a search list, mostly
 	fault  *fault
 }
 
@@ -83,7 +90,7 @@ func (c *cache) search(req *Request, now time.Time) found {
 	}
 	for k.name = k.name.parent(); k.name.labels() >= cutLabels; k.name = k.name.parent() {
 		if above, _ := c.find(k); above.serves(req, now) && len(above.wire) <= maxCut {
-			return found{answer: above, fresh: true}
+			return found{answer: above, fresh: true, above: true}
 		}
 	}
 	if !answer.isStale(now) {
@@ -101,10 +108,12 @@ func (n wireName) labels() int {
 }
 
 // insteadOf is the stale answer, if there is one, for a failure.
-func (f found) insteadOf(fail *failure, req *Request, now time.Time) (*Response, error) {
+func (c *cache) insteadOf(f found, fail *failure, req *Request, now time.Time) (*Response, error) {
 	if f.answer == nil {
+		c.lookups[lookupMiss].Add(1)
 		return nil, fail
 	}
+	c.lookups[lookupStale].Add(1)
 	return f.answer.stale(req, now, fail.text)
 }
 
@@ -126,10 +135,12 @@ func (s *lookupStage) patiently(ctx context.Context, req *Request, found found) 
 	select {
 	case o := <-done:
 		if f := failureOf(o.res, o.err); f != nil {
-			return found.insteadOf(f, req, time.Now())
+			return s.insteadOf(found, f, req, time.Now())
 		}
+		s.lookups[lookupMiss].Add(1)
 		return o.res, o.err
 	case <-timer.C:
+		s.lookups[lookupStale].Add(1)
 		return found.answer.stale(req, time.Now(), "no answer within "+stalePatience.String())
 	}
 }

@@ -30,6 +30,10 @@ type Config struct {
 	// Logger gets what goes wrong with sockets, and failed queries at debug
 	// level. Nil discards.
 	Logger *slog.Logger
+	// QueryLog gets a line for each query; nil means none. With QueryLogEvery it is
+	// one in so many. Names that clients ask for are private to them.
+	QueryLog      *slog.Logger
+	QueryLogEvery int
 
 	// Timeout bounds the work for one query; zero means 4.5 s.
 	Timeout time.Duration

@@ -52,6 +52,10 @@ type Response struct {
 	tcp      bool
 	// looked are the looks that an answer rests on which is the table's alone.
 	looked []look
+	// from is where it came from, and saved says that without us the client's next
+	// question would have cost an upstream query.
+	from  source
+	saved bool
 	// rest is set when more messages follow (a zone transfer).
 	rest *transfer
 }

@@ -98,6 +98,7 @@ func (r *race) run() (*Response, error) {
 			r.note(a)
 			// Whoever says no at once makes room for the next at once.
 			if len(r.tries) < len(r.peers) {
+				r.req.metrics().retries[retryFailover].Add(1)
 				r.launch()
 				timer.Reset(r.untilNext())
 			}
@@ -113,6 +114,7 @@ func (r *race) run() (*Response, error) {
 				return r.refusal.response(), nil
 			}
 			if len(r.tries) < tries*len(r.peers) {
+				r.req.metrics().retries[retryResend].Add(1)
 				r.launch()
 			}
 			timer.Reset(r.untilNext())
@@ -146,6 +148,9 @@ func (r *race) launch() {
 func (r *race) finish() {
 	for _, t := range r.tries {
 		t.abandon()
+		if took := time.Since(t.start); !t.done.Load() && took >= r.resend {
+			r.req.metrics().exchanged(t.network == "tcp", took, outcomeTimeout)
+		}
 	}
 }
 

@@ -5,18 +5,20 @@ package resolver
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // join lets identical questions wait for one answer: a client that asks again, or a
 // hundred that ask at once, cost the upstream one query, and give whoever forges
 // answers one chance (RFC 5452 section 5). Each gets the answer with its own ID,
 // spelling and size, which is reply.go's work.
-func join(next Exchanger) Exchanger {
-	return &joinStage{next: next, flights: make(map[flightKey]*flight)}
+func (m *metrics) join(next Exchanger) Exchanger {
+	return &joinStage{next: next, joins: &m.joins, flights: make(map[flightKey]*flight)}
 }
 
 type joinStage struct {
-	next Exchanger
+	next  Exchanger
+	joins *atomic.Uint64
 
 	mu      sync.Mutex // guards flights and the waiters of each
 	flights map[flightKey]*flight
@@ -59,6 +61,7 @@ func (s *joinStage) board(ctx context.Context, k flightKey, req *Request) *fligh
 	defer s.mu.Unlock()
 	if f, ok := s.flights[k]; ok {
 		f.waiters++
+		s.joins.Add(1)
 		return f
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))

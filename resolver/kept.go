@@ -27,6 +27,7 @@ type kept struct {
 	upstream netip.AddrPort
 	tcp      bool   // came by TCP, so that nothing was left out for want of room
 	looked   []look // for an answer of the table
+	saved    bool   // as in Response
 }
 
 // keep makes an answer fit for the cache, nil if it is not.
@@ -116,7 +117,7 @@ func (k *kept) age(now time.Time) uint32 { return uint32(now.Sub(k.stored) / tim
 func (k *kept) response(req *Request, now time.Time) (*Response, error) {
 	wire := k.asked(req)
 	age(wire, k.ttlsFor(wire), k.age(now))
-	return k.as(wire, req, k.remarks, fmt.Sprintf("cache, %ds after upstream %s", k.age(now), k.upstream))
+	return k.as(wire, req, fromCache, k.remarks, fmt.Sprintf("cache, %ds after upstream %s", k.age(now), k.upstream))
 }
 
 // stale is the answer in place of none, with the TTL of RFC 8767 section 4 and a
@@ -129,7 +130,7 @@ func (k *kept) stale(req *Request, now time.Time, why string) (*Response, error)
 		code = dns.ExtendedErrorCodeStaleNXDOMAINAnswer
 	}
 	remarks := append(slices.Clip(k.remarks), extendedError(code, why))
-	return k.as(wire, req, remarks, fmt.Sprintf("cache, stale, %ds after upstream %s", k.age(now), k.upstream))
+	return k.as(wire, req, fromStale, remarks, fmt.Sprintf("cache, stale, %ds after upstream %s", k.age(now), k.upstream))
 }
 
 // asked copies the answer with the question of a request. It may be another one:
@@ -172,7 +173,7 @@ func (k *kept) ttlsFor(wire []byte) []uint16 {
 
 // as wraps a wire made of this answer. It parses: the wire it was made of did, and
 // pointers moved together with what they point at.
-func (k *kept) as(wire []byte, req *Request, remarks []option, origin string) (*Response, error) {
+func (k *kept) as(wire []byte, req *Request, from source, remarks []option, origin string) (*Response, error) {
 	m, err := parseMessage(wire)
 	if err != nil {
 		return nil, fmt.Errorf("read %s from the cache: %w", req.msg.name, err)
@@ -180,5 +181,5 @@ func (k *kept) as(wire []byte, req *Request, remarks []option, origin string) (*
 	if len(remarks) > 0 && req.edns != nil {
 		m.addOPT(&edns{size: udpSize, flags: req.edns.flags & doBit, options: remarks})
 	}
-	return &Response{msg: m, origin: origin, upstream: k.upstream, tcp: k.tcp}, nil
+	return &Response{msg: m, origin: origin, upstream: k.upstream, tcp: k.tcp, from: from}, nil
 }

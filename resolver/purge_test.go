@@ -92,6 +92,7 @@ func TestCacheWhileAllChanges(t *testing.T) {
 					name := fmt.Sprintf("n%d.example.org.", (i*7+c)%40)
 					in := packetOf(t, query(name, dns.TypeTXT))
 					got := new(dns.Msg)
+					path.begin(time.Now())
 					if reply := path.answer(nil, in.wire, in.local, false); reply != nil {
 						got = unpack(t, reply[2:])
 					} else {

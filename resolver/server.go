@@ -23,9 +23,11 @@ type Server struct {
 	table  atomic.Pointer[Table]
 	cache  *cache // nil if it is off
 	// answers are those of the table that were asked for.
-	answers *cache
-	chain   Exchanger
-	drain   time.Duration // bounds the answers after the end
+	answers  *cache
+	chain    Exchanger
+	metrics  *metrics
+	queryLog *queryLog     // nil if it is off
+	drain    time.Duration // bounds the answers after the end
 	// turns bounds the goroutines that work on a query. There are more than
 	// forwards may be, and forwards above their own limit fail at once: a turn
 	// comes soon, whatever the upstreams do.
@@ -42,7 +44,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived), drain: drainTimeout, scopes: make(map[*Scope]int)}
+	s := &Server{cfg: cfg, turns: make(chan struct{}, cfg.MaxForwards+shortLived), drain: drainTimeout, scopes: make(map[*Scope]int), metrics: new(metrics), queryLog: newQueryLog(cfg.QueryLog, cfg.QueryLogEvery)}
 	s.own = s.newScope(ScopeConfig{MaxForwards: cfg.MaxForwards})
 	if err := s.own.Set(Settings{}); err != nil {
 		return nil, err
@@ -71,7 +73,7 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 		route,
 		lookup,
 		s.limit,
-		join,
+		s.metrics.join,
 		fill,
 	)
 }
@@ -88,6 +90,9 @@ type packet struct {
 	client netip.AddrPort
 	local  netip.Addr
 	tcp    bool
+
+	read     time.Time // when
+	counters *counters // of the loop that read it
 }
 
 // answer gives write the message or messages that answer in; none where silence is
@@ -95,10 +100,13 @@ type packet struct {
 func (sc *Scope) answer(ctx context.Context, in packet, write func([]byte) error) error {
 	req, err := newRequest(in)
 	if errors.Is(err, errDrop) {
+		sc.server.metrics.dropped.Add(1)
 		return nil
 	}
 	if req == nil {
-		return write(malformed(in.wire))
+		reply := malformed(in.wire)
+		defer sc.note(in, nil, facts{from: fromFailure, rcode: int(reply[3] & 0xf)})
+		return write(reply)
 	}
 	req.scope = sc
 	var res *Response
@@ -108,11 +116,13 @@ func (sc *Scope) answer(ctx context.Context, in packet, write func([]byte) error
 	if err != nil {
 		f := asFailure(err)
 		sc.log.Debug("query failed", "qname", req.msg.name.String(), "client", in.client, "err", err)
+		defer sc.note(in, req, facts{from: fromFailure, rcode: int(f.rcode), failure: f})
 		return write(fit(req, failed(req, f), "dnsteer: "+f.text))
 	}
 	if res.rest != nil {
 		defer res.rest.Close()
 	}
+	defer sc.note(in, req, factsOf(res))
 	if err := write(fit(req, res.msg, res.origin)); err != nil || res.rest == nil {
 		return err
 	}

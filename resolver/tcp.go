@@ -45,6 +45,7 @@ func (v *serving) serveTCP(l *net.TCPListener) error {
 			_ = conn.Close()
 			continue
 		}
+		v.metrics.connections.Add(1)
 		v.queries.Go(c.serve)
 	}
 }
@@ -75,6 +76,7 @@ type tcpConn struct {
 
 // serve reads until the client or Serve ends, answers what it has read, and closes.
 func (c *tcpConn) serve() {
+	defer c.metrics.connections.Add(-1)
 	defer c.conns.remove(c)
 	defer func() { _ = c.conn.Close() }()
 	defer c.pending.Wait()
@@ -88,6 +90,7 @@ func (c *tcpConn) serve() {
 	flush := func() bool {
 		err := c.writeReady(ready)
 		ready = ready[:0]
+		path.end()
 		return err == nil
 	}
 	for {
@@ -103,8 +106,14 @@ func (c *tcpConn) serve() {
 			flush()
 			return // no ID to answer, and no trust in the lengths that follow
 		}
+		if len(ready) == 0 {
+			path.begin(time.Now())
+		}
 		if more := path.answer(ready, wire, c.local, true); more != nil {
 			ready = more
+			if c.queryLog != nil {
+				path.log(c.client, c.local, true)
+			}
 			continue
 		}
 		if !flush() { // before anything that may have to wait
@@ -112,7 +121,7 @@ func (c *tcpConn) serve() {
 		}
 		room <- struct{}{}
 		c.waiting.Add(1)
-		c.spawn(packet{wire: bytes.Clone(wire), client: c.client, local: c.local, tcp: true}, func() { <-room })
+		c.spawn(packet{wire: bytes.Clone(wire), client: c.client, local: c.local, tcp: true, read: path.read, counters: path.counters}, func() { <-room })
 	}
 }
 

@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -21,8 +22,9 @@ type try struct {
 	// short is the truncated answer for which TCP is the better way.
 	short *message
 
-	reused bool // it went over a connection that had served before
-	again  bool // and was asked a second time
+	reused bool        // it went over a connection that had served before
+	again  bool        // and was asked a second time
+	done   atomic.Bool // its outcome is known
 
 	mu   sync.Mutex // guards what follows
 	wait waiter
@@ -79,10 +81,12 @@ func (t *try) deliver(reply *message, err error) {
 	case err == nil && t.lacksEDNS(reply):
 		// This hop's EDNS is ours to give up (RFC 6891 section 6.2.2).
 		t.opt = nil
+		t.req.metrics().retries[retryEDNS].Add(1)
 		t.race.send(t)
 		return
 	case t.network == "udp" && isCut(reply, err):
 		t.network, t.short = "tcp", reply
+		t.req.metrics().retries[retryTCP].Add(1)
 		t.race.ask(t)
 		return
 	case err != nil && t.short != nil:
@@ -93,7 +97,21 @@ func (t *try) deliver(reply *message, err error) {
 	if err == nil {
 		a.reply = reply.withQuestion(t.req)
 	}
+	t.done.Store(true)
+	t.req.metrics().exchanged(a.network == "tcp", a.took, a.outcome())
 	t.race.arrive(a)
+}
+
+func (a *attempt) outcome() outcome {
+	switch {
+	case a.err == nil && isRefusal(a.reply):
+		return outcomeRefusal
+	case a.err == nil:
+		return outcomeAnswer
+	case isTimeout(a.err):
+		return outcomeTimeout
+	}
+	return outcomeError
 }
 
 // lacksEDNS recognises a server from before EDNS: it answers FORMERR or NOTIMP,

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,6 +85,7 @@ func (l *udpLoop) next() error {
 		return err
 	}
 	l.long = l.long[:0]
+	l.path.begin(time.Now())
 	for i := range b.Len() {
 		if !l.answerReady(b, i) {
 			l.long = append(l.long, i)
@@ -91,8 +93,9 @@ func (l *udpLoop) next() error {
 	}
 	// Before anything that may have to wait for a turn.
 	l.socket.Flush(l.lost)
+	l.path.end()
 	for _, i := range l.long {
-		l.spawnUDP(l.socket, packet{wire: bytes.Clone(b.Datagram(i)), client: b.Client(i), local: b.Local(i)})
+		l.spawnUDP(l.socket, packet{wire: bytes.Clone(b.Datagram(i)), client: b.Client(i), local: b.Local(i), read: l.path.read, counters: l.path.counters})
 	}
 	return nil
 }
@@ -112,6 +115,9 @@ func (l *udpLoop) answerReady(b *mmsg.Batch, i int) bool {
 		return false
 	}
 	b.Reply(i, reply, 2)
+	if l.queryLog != nil {
+		l.path.log(b.Client(i), local, false)
+	}
 	return true
 }
 
@@ -132,6 +138,7 @@ func (v *serving) spawnUDP(u *mmsg.Socket, in packet) {
 // notSent tells of an answer that the kernel did not take. It is lost, as datagrams
 // are.
 func (v *serving) notSent(u *mmsg.Socket, err error) {
+	v.metrics.unsent.Add(1)
 	v.log.Debug("answer not sent", "listener", u.Conn().LocalAddr(), "err", err)
 }
 

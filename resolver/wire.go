@@ -18,11 +18,12 @@ import (
 type wirePath struct {
 	*Server
 	*Scope
+	readyNotes
 	q wireQuery
 }
 
 func (sc *Scope) newWirePath() *wirePath {
-	return &wirePath{Server: sc.server, Scope: sc}
+	return &wirePath{Server: sc.server, Scope: sc, readyNotes: readyNotes{counters: sc.server.metrics.counters(), read: time.Now()}}
 }
 
 // wireQuery is a plain query: one question, perhaps an OPT record.
@@ -37,14 +38,15 @@ type wireQuery struct {
 }
 
 // answer appends to out the reply to a query at a local address, with the two octets
-// of its length in front as TCP wants them. It returns nil for the long way.
+// of its length in front as TCP wants them. It returns nil for the long way. The time
+// is that of the last begin.
 func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	if !p.q.read(wire, tcp) {
 		return nil
 	}
 	st := p.settings.Load()
 	if k := p.answers.findWire(st.answers, &p.q, p.q.qtype); k != nil {
-		return p.reply(out, wire, k, 0)
+		return p.reply(out, wire, fromTable, k, tcp)
 	}
 	if p.cache == nil || p.table.Load().holds(p.q.name, st.search) {
 		return nil
@@ -53,10 +55,9 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	if !ok {
 		return nil
 	}
-	now := time.Now()
 	for _, qtype := range [...]uint16{p.q.qtype, dns.TypeNone} {
-		if k := p.cache.findWire(to, &p.q, qtype); k.isFresh(now) && (k.tcp || !tcp) {
-			return p.reply(out, wire, k, k.age(now))
+		if k := p.cache.findWire(to, &p.q, qtype); k.isFresh(p.read) && (k.tcp || !tcp) {
+			return p.reply(out, wire, fromCache, k, tcp)
 		}
 	}
 	return nil
@@ -64,7 +65,7 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 
 // reply appends an answer for a query: its ID, its question in its own case, TTLs
 // that have fallen, and an OPT record if it has one.
-func (p *wirePath) reply(out, wire []byte, k *kept, seconds uint32) []byte {
+func (p *wirePath) reply(out, wire []byte, from source, k *kept, tcp bool) []byte {
 	size := len(k.wire)
 	if p.q.bits&keyEDNS != 0 {
 		size += optFixed + optionsLen(k.remarks)
@@ -78,14 +79,17 @@ func (p *wirePath) reply(out, wire []byte, k *kept, seconds uint32) []byte {
 	m := out[at:]
 	copy(m[:2], wire[:2])
 	copy(m[headerLen:], wire[headerLen:p.q.question])
-	if seconds > 0 {
-		age(m, k.ttls, seconds)
+	if from == fromCache {
+		if seconds := k.age(p.read); seconds > 0 {
+			age(m, k.ttls, seconds)
+		}
 	}
 	if p.q.bits&keyEDNS != 0 {
 		opt := edns{size: udpSize, flags: p.q.bits & doBit, options: k.remarks}
 		setCount(m, countAR, int(binary.BigEndian.Uint16(m[countAR:]))+1)
 		out = opt.appendTo(out)
 	}
+	p.add(tcp, from, k)
 	return out
 }
 
