@@ -6,3 +6,4 @@
 package bpf
 
 //go:generate go tool bpf2go -tags linux -target bpfel -type scope_flag Steer steer.c -- -I. -Iheaders
+//go:generate go tool bpf2go -tags linux -target bpfel Leak leak.c -- -I. -Iheaders

@@ -5,6 +5,7 @@
 #ifndef REDIRECT_H
 #define REDIRECT_H
 
+#include "scope.h"
 #include "socket.h"
 #include "target.h"
 
@@ -24,66 +25,17 @@ static __always_inline void count(struct bpf_sock_addr *ctx, enum verdict verdic
 		__sync_fetch_and_add(&calls->count[family][protocol_of(ctx)], 1);
 }
 
-/* listener finds who listens on the target in the socket's own namespace. The source
- * of the tuple is one that no connected socket has, so only listeners match. The
- * caller releases what it gets.
- */
-static __always_inline struct bpf_sock *listener(struct bpf_sock_addr *ctx, enum family family)
-{
-	struct bpf_sock_tuple tuple = {};
-	__u32 size = sizeof(tuple.ipv4);
-
-	if (family == FAMILY_IPV4) {
-		tuple.ipv4.saddr = LOOPBACK4;
-		tuple.ipv4.daddr = LOOPBACK4;
-		tuple.ipv4.dport = bpf_htons(steer_port);
-	} else {
-		size = sizeof(tuple.ipv6);
-		tuple.ipv6.saddr[3] = LOOPBACK6;
-		tuple.ipv6.daddr[3] = LOOPBACK6;
-		tuple.ipv6.dport = bpf_htons(steer_port);
-	}
-	if (ctx->protocol == IPPROTO_TCP)
-		return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	return bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-}
-
-/* authorise finds the scope of the socket's namespace and tells whether a live,
- * authorised listener serves it: VERDICT_STEERED then, else why not. The scope is
- * set whenever there is one, so that its owner stays exempt without a listener.
+/* authorise is serving for the socket's namespace, which may be enrolled by its cookie
+ * too.
  */
 static __always_inline enum verdict authorise(struct bpf_sock_addr *ctx, enum family family,
 					      struct scope **scope)
 {
-	enum verdict verdict = VERDICT_NO_LISTENER;
-	struct bpf_sock *found = listener(ctx, family);
-	__u64 cookie;
+	enum verdict verdict = serving(ctx, protocol_of(ctx), family, scope);
 
-	*scope = 0;
-	if (found) {
-		/* The value outlives the release: it is freed after this program's RCU section. */
-		*scope = bpf_sk_storage_get(&steer_scope, found, 0, 0);
-		bpf_sk_release(found);
-		verdict = VERDICT_STRANGER;
-	}
-	if (*scope) {
-		if (bpf_ktime_get_ns() - (*scope)->beat > HEARTBEAT_LIMIT_NS)
-			return VERDICT_HUNG;
-		return VERDICT_STEERED;
-	}
-	cookie = bpf_get_netns_cookie(ctx);
-	*scope = bpf_map_lookup_elem(&steer_enrolled, &cookie);
-	if (verdict == VERDICT_STRANGER && *scope && (*scope)->flags & SCOPE_FOREIGN)
-		return VERDICT_STEERED;
-	return verdict;
-}
-
-static __always_inline int left_alone(const struct address *nameserver)
-{
-	struct nameserver_key key = {.prefix_len = 128, .address = *nameserver};
-	enum nameserver_rule *rule = bpf_map_lookup_elem(&steer_nameserv, &key);
-
-	return rule && *rule == NAMESERVER_LEAVE;
+	if (*scope)
+		return verdict;
+	return serving_foreign(bpf_get_netns_cookie(ctx), verdict, scope);
 }
 
 /* claim records on the client's socket that its loopback address stands for this
@@ -185,10 +137,7 @@ static __always_inline enum verdict steer(struct bpf_sock_addr *ctx, enum family
 		return VERDICT_OWNER;
 	if (verdict != VERDICT_STEERED)
 		return scope->flags & SCOPE_CLOSED ? VERDICT_DENIED : verdict;
-	if (bound(ctx, face, family, call == CALL_CONNECT))
-		return VERDICT_BOUND;
-	/* A link-local nameserver means nothing without its interface. */
-	if ((dst->address.word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000))
+	if (bound(ctx, face, &dst->address, call == CALL_CONNECT))
 		return VERDICT_BOUND;
 	if (left_alone(&dst->address))
 		return VERDICT_EXCLUDED;
@@ -198,6 +147,22 @@ static __always_inline enum verdict steer(struct bpf_sock_addr *ctx, enum family
 		keep_source(ctx, scope, family, &dst->address);
 	*dst = target;
 	return VERDICT_STEERED;
+}
+
+/* note keeps for who watches for leaks why a call was left alone: with the packet that
+ * follows, there is nobody left to ask.
+ */
+static __always_inline void note(struct bpf_sock_addr *ctx, enum verdict verdict)
+{
+	__u32 only = 0;
+	__u64 *until = bpf_map_lookup_elem(&steer_watch, &only);
+	enum verdict *last;
+
+	if (verdict == VERDICT_STEERED || !until || !*until || *until < bpf_ktime_get_ns())
+		return;
+	last = bpf_sk_storage_get(&steer_last, ctx->sk, &verdict, BPF_SK_STORAGE_GET_F_CREATE);
+	if (last)
+		*last = verdict;
 }
 
 /* note_direct sees to it that a socket which addresses the target itself is shown the
@@ -238,6 +203,7 @@ static __always_inline enum verdict forward(struct bpf_sock_addr *ctx, enum fami
 		dst->address = loopback(family).address;
 	verdict = steer(ctx, face, call, family, dst);
 	count(ctx, verdict, family);
+	note(ctx, verdict);
 	return verdict;
 }
 

@@ -38,27 +38,37 @@ static __always_inline __u32 read_number(__u64 base, __s32 offset)
 	return value;
 }
 
-/* owned tells what netfilter's owner match tells: the ids are those with which the
- * socket's file was opened, whoever holds it now. A kernel socket has no file and no
- * owner. Without kernel layout the ids are those of the calling task.
+/* credentials returns the address of those with which the socket's file was opened,
+ * whoever holds it now: what netfilter's owner match looks at. A kernel socket has no
+ * file, nor has one that was closed and still has something to send; then it is 0.
+ */
+static __always_inline __u64 credentials(struct bpf_sock *sk)
+{
+	__u64 socket = read_pointer(kernel_address(sk), steer_layout.sock_socket);
+	__u64 file = socket ? read_pointer(socket, steer_layout.socket_file) : 0;
+
+	return file ? read_pointer(file, steer_layout.file_cred) : 0;
+}
+
+static __always_inline int exempts(const struct scope *scope, __u64 cred)
+{
+	return read_number(cred, steer_layout.cred_fsuid) == scope->owner_uid ||
+	       read_number(cred, steer_layout.cred_fsgid) == scope->owner_gid;
+}
+
+/* owned tells what netfilter's owner match tells. Without kernel layout the ids are
+ * those of the calling task.
  */
 static __always_inline int owned(struct bpf_sock_addr *ctx, const struct scope *scope)
 {
-	__u64 socket, file, cred, ids;
+	__u64 cred, ids;
 
 	if (!steer_layout.known) {
 		ids = bpf_get_current_uid_gid();
 		return (__u32)ids == scope->owner_uid || (__u32)(ids >> 32) == scope->owner_gid;
 	}
-	socket = read_pointer(kernel_address(ctx->sk), steer_layout.sock_socket);
-	if (!socket)
-		return 0;
-	file = read_pointer(socket, steer_layout.socket_file);
-	if (!file)
-		return 0;
-	cred = read_pointer(file, steer_layout.file_cred);
-	return read_number(cred, steer_layout.cred_fsuid) == scope->owner_uid ||
-	       read_number(cred, steer_layout.cred_fsgid) == scope->owner_gid;
+	cred = credentials(ctx->sk);
+	return cred && exempts(scope, cred);
 }
 
 static __always_inline int elsewhere(__u32 ifindex)
@@ -88,30 +98,44 @@ static __always_inline int connected_elsewhere(struct bpf_sock_addr *ctx)
 	return ctx->sk->state == BPF_TCP_ESTABLISHED && ctx->sk->dst_port != bpf_htons(steer_port);
 }
 
-/* bound tells whether the answer to a steered query could not arrive: routing would
- * ignore the loopback address that we put in and use an interface, or the socket would
- * take the answer for a stranger's. family is the destination's: the options of IPv6
- * mean nothing to a v4-mapped one, nor the other way round.
+/* tied tells whether an option of the socket makes the kernel obey an interface. family
+ * is the destination's: the options of IPv6 mean nothing to a v4-mapped one, nor the
+ * other way round.
  */
-static __always_inline int bound(struct bpf_sock_addr *ctx, enum family face, enum family family,
-				 int connects)
+static __always_inline int tied(struct bpf_sock *sk, enum family family)
 {
 	__u64 sock, pinet6;
 
-	if (elsewhere(ctx->sk->bound_dev_if))
-		return 1;
-	if (!connects && connected_elsewhere(ctx))
+	if (elsewhere(sk->bound_dev_if))
 		return 1;
 	if (!steer_layout.known)
 		return 0;
-	if (!connects && msg_bound(ctx, face))
-		return 1;
-	sock = kernel_address(ctx->sk);
+	sock = kernel_address(sk);
 	if (family == FAMILY_IPV4)
 		return elsewhere(read_number(sock, steer_layout.inet_uc_index));
 	pinet6 = read_pointer(sock, steer_layout.inet_pinet6);
 	return elsewhere(read_number(pinet6, steer_layout.pinet6_ucast_oif)) ||
 	       elsewhere(read_number(pinet6, steer_layout.pinet6_sticky_oif));
+}
+
+/* A link-local address means nothing without its interface. */
+static __always_inline int is_link_local(const struct address *address)
+{
+	return (address->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/* bound tells whether the answer to a steered query could not arrive: routing would
+ * ignore the loopback address that we put in and use an interface, or the socket would
+ * take the answer for a stranger's.
+ */
+static __always_inline int bound(struct bpf_sock_addr *ctx, enum family face,
+				 const struct address *nameserver, int connects)
+{
+	if (is_link_local(nameserver) || tied(ctx->sk, family_of(nameserver)))
+		return 1;
+	if (connects)
+		return 0;
+	return connected_elsewhere(ctx) || (steer_layout.known && msg_bound(ctx, face));
 }
 
 /* has_address tells whether the socket has a local address or port already: the

@@ -14,7 +14,7 @@
 /* Goes up whenever a struct or the meaning of a map's content changes, so that no
  * version works on state that it does not understand.
  */
-#define LAYOUT 1
+#define LAYOUT 2
 
 /* A listener that has not renewed its heartbeat for this long counts as hung: the
  * promise is "at most 2 s". The resolver beats four times as often.
@@ -185,6 +185,24 @@ struct {
 	__type(key, enum verdict);
 	__type(value, struct calls);
 } steer_verdict SEC(".maps");
+
+/* On client sockets, while somebody watches for leaks: the verdict on the last call to
+ * port 53 that was left alone.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, enum verdict);
+} steer_last SEC(".maps");
+
+/* Until when somebody watches, CLOCK_MONOTONIC in nanoseconds; a watcher renews it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} steer_watch SEC(".maps");
 
 /* Written by the loader, read by later ones; the programs do not look at it. */
 struct {

@@ -103,11 +103,13 @@ const (
 const (
 	SteerMapSteerAbout     = "steer_about"
 	SteerMapSteerEnrolled  = "steer_enrolled"
+	SteerMapSteerLast      = "steer_last"
 	SteerMapSteerNameserv  = "steer_nameserv"
 	SteerMapSteerOrigin    = "steer_origin"
 	SteerMapSteerScope     = "steer_scope"
 	SteerMapSteerTag       = "steer_tag"
 	SteerMapSteerVerdict   = "steer_verdict"
+	SteerMapSteerWatch     = "steer_watch"
 	SteerProgSteerConnect4 = "steer_connect4"
 	SteerProgSteerConnect6 = "steer_connect6"
 	SteerProgSteerGetpeer4 = "steer_getpeer4"
@@ -180,11 +182,13 @@ type SteerProgramSpecs struct {
 type SteerMapSpecs struct {
 	SteerAbout    *ebpf.MapSpec `ebpf:"steer_about"`
 	SteerEnrolled *ebpf.MapSpec `ebpf:"steer_enrolled"`
+	SteerLast     *ebpf.MapSpec `ebpf:"steer_last"`
 	SteerNameserv *ebpf.MapSpec `ebpf:"steer_nameserv"`
 	SteerOrigin   *ebpf.MapSpec `ebpf:"steer_origin"`
 	SteerScope    *ebpf.MapSpec `ebpf:"steer_scope"`
 	SteerTag      *ebpf.MapSpec `ebpf:"steer_tag"`
 	SteerVerdict  *ebpf.MapSpec `ebpf:"steer_verdict"`
+	SteerWatch    *ebpf.MapSpec `ebpf:"steer_watch"`
 }
 
 // SteerVariableSpecs contains global variables before they are loaded into the kernel.
@@ -219,22 +223,26 @@ func (o *SteerObjects) Close() error {
 type SteerMaps struct {
 	SteerAbout    *ebpf.Map `ebpf:"steer_about"`
 	SteerEnrolled *ebpf.Map `ebpf:"steer_enrolled"`
+	SteerLast     *ebpf.Map `ebpf:"steer_last"`
 	SteerNameserv *ebpf.Map `ebpf:"steer_nameserv"`
 	SteerOrigin   *ebpf.Map `ebpf:"steer_origin"`
 	SteerScope    *ebpf.Map `ebpf:"steer_scope"`
 	SteerTag      *ebpf.Map `ebpf:"steer_tag"`
 	SteerVerdict  *ebpf.Map `ebpf:"steer_verdict"`
+	SteerWatch    *ebpf.Map `ebpf:"steer_watch"`
 }
 
 func (m *SteerMaps) Close() error {
 	return _SteerClose(
 		m.SteerAbout,
 		m.SteerEnrolled,
+		m.SteerLast,
 		m.SteerNameserv,
 		m.SteerOrigin,
 		m.SteerScope,
 		m.SteerTag,
 		m.SteerVerdict,
+		m.SteerWatch,
 	)
 }
 

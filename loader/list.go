@@ -21,6 +21,8 @@ type Loaded struct {
 	Hooks    []Hook `json:"hooks"`
 	// Counts are the verdicts since it was loaded.
 	Counts []Count `json:"counts"`
+	// Leaks are the packets that left unsteered since CountLeaks; nil if nobody counts.
+	Leaks []LeakCount `json:"leaks"`
 	// Problem says what is wrong with it, in one line; empty if nothing is. What could
 	// not be found out about a damaged datapath is zero.
 	Problem string `json:"problem,omitempty"`
@@ -87,6 +89,7 @@ func describe(opts Options, id uint64) Loaded {
 	}
 	if d.maps[bpf.SteerMapSteerVerdict] != nil {
 		out.Counts, _ = d.Counts() // of another layout: none
+		out.Leaks, _ = d.LeakCounts()
 	}
 	return out
 }

@@ -20,5 +20,7 @@ func TestMain(m *testing.M) {
 		"listen":       runListener,
 		"cookie":       runCookie,
 		"here":         runHere,
+		"leak":         runLeaker,
+		"watch":        runWatcher,
 	})
 }

@@ -105,7 +105,7 @@ func (d *Datapath) endUnload(state os.FileInfo) error {
 // it. Only what is pinned there is detached. cgroup is nil if it is gone, and with it
 // what the legacy call attached. The caller holds the lock.
 func tearDown(dir string, cgroup *os.File) error {
-	var errs []error
+	errs := []error{detachCounting(dir)}
 	for _, h := range hooks() {
 		l, err := link.LoadPinnedLink(linkPin(dir, h), nil)
 		if err == nil {

@@ -57,8 +57,12 @@ func (d *Datapath) upgrade(update updater) (changed bool, err error) {
 	defer objects.Close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if same, err := d.isUpToDate(objects); same || err != nil {
+	counting, err := d.upgradeCounting(d.opts.stateDir(d.id))
+	if err != nil {
 		return false, err
+	}
+	if same, err := d.isUpToDate(objects); same || err != nil {
+		return counting, err
 	}
 	return true, d.replace(objects, update)
 }

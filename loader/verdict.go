@@ -5,6 +5,8 @@ package loader
 import (
 	"fmt"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/dnsteer/dnsteer/bpf"
 )
 
@@ -69,21 +71,38 @@ type Count struct {
 func (d *Datapath) Counts() ([]Count, error) {
 	var out []Count
 	for v := range verdicts() {
-		var perCPU []bpf.SteerCalls
-		if err := d.maps[bpf.SteerMapSteerVerdict].Lookup(uint32(v), &perCPU); err != nil {
+		sum, err := sumCalls(d.maps[bpf.SteerMapSteerVerdict], uint32(v))
+		if err != nil {
 			return nil, fmt.Errorf("read verdict counters: %w", err)
 		}
-		for f, family := range []string{familyIPv4: "ipv4", familyIPv6: "ipv6"} {
-			for p, proto := range []string{"udp", "tcp"} {
-				var sum uint64
-				for _, calls := range perCPU {
-					sum += calls.Count[f][p]
-				}
-				if sum > 0 {
-					out = append(out, Count{Verdict(v), family, proto, sum})
+		for f, family := range families() {
+			for p, proto := range protocols() {
+				if n := sum.Count[f][p]; n > 0 {
+					out = append(out, Count{Verdict(v), family, proto, n})
 				}
 			}
 		}
 	}
 	return out, nil
+}
+
+// families and protocols are the names of the indices of struct calls.
+func families() []string  { return []string{familyIPv4: "ipv4", familyIPv6: "ipv6"} }
+func protocols() []string { return []string{"udp", "tcp"} }
+
+// sumCalls adds up what the CPUs have counted.
+func sumCalls(m *ebpf.Map, key uint32) (bpf.SteerCalls, error) {
+	var perCPU []bpf.SteerCalls
+	var sum bpf.SteerCalls
+	if err := m.Lookup(key, &perCPU); err != nil {
+		return sum, err
+	}
+	for _, calls := range perCPU {
+		for f := range families() {
+			for p := range protocols() {
+				sum.Count[f][p] += calls.Count[f][p]
+			}
+		}
+	}
+	return sum, nil
 }

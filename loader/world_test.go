@@ -172,6 +172,9 @@ func running(t *testing.T, cgroup string) map[string][]ebpf.ProgramID {
 func wantClean(t *testing.T, opts Options) {
 	t.Helper()
 	wantAttached(t, opts.Cgroup, 0)
+	if n := len(leaksOf(t, opts.Cgroup)); n > 0 {
+		t.Errorf("%d programs still look for leaks", n)
+	}
 	if opts.BPFFS == "" {
 		return
 	}

@@ -9,4 +9,8 @@ import (
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m, probe.Roles()) }
+func TestMain(m *testing.M) {
+	roles := probe.Roles()
+	roles["raw"] = sendRaw
+	testenv.Main(m, roles)
+}

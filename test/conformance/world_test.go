@@ -124,7 +124,13 @@ func addAlternatives(tb testing.TB, client *testenv.NetNS) {
 // worldIn makes a world and brings it into its state.
 func worldIn(tb testing.TB, s state, userIDs int) *world {
 	tb.Helper()
-	w := newWorld(tb, s, userIDs, loader.Options{})
+	return worldWith(tb, s, userIDs, loader.Options{})
+}
+
+// worldWith is worldIn with options of the datapath.
+func worldWith(tb testing.TB, s state, userIDs int, opts loader.Options) *world {
+	tb.Helper()
+	w := newWorld(tb, s, userIDs, opts)
 	switch s {
 	case stateAbsent:
 		return w

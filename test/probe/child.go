@@ -85,6 +85,7 @@ type Options struct {
 
 // Child is a process that runs Specs, one at a time.
 type Child struct {
+	PID    int
 	in     *json.Encoder
 	out    *json.Decoder
 	expire func(time.Time) error
@@ -119,6 +120,7 @@ func Start(tb testing.TB, opts Options) *Child {
 	}
 	opts.Cgroup.Enter(child)
 	opts.NetNS.Start(child)
+	c.PID = child.Process.Pid
 	for _, f := range child.ExtraFiles {
 		_ = f.Close() // it lives on in the child
 	}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Who serves a network namespace, and which nameservers are left alone there: what the
+ * hooks and whoever looks for leaks have to agree about.
+ */
+#ifndef SCOPE_H
+#define SCOPE_H
+
+#include "target.h"
+
+/* listener finds who listens on the target in the network namespace of the context. The
+ * source of the tuple is one that no connected socket has, so only listeners match. The
+ * caller releases what it gets.
+ */
+static __always_inline struct bpf_sock *listener(void *ctx, enum protocol protocol,
+						 enum family family)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = sizeof(tuple.ipv4);
+
+	if (family == FAMILY_IPV4) {
+		tuple.ipv4.saddr = LOOPBACK4;
+		tuple.ipv4.daddr = LOOPBACK4;
+		tuple.ipv4.dport = bpf_htons(steer_port);
+	} else {
+		size = sizeof(tuple.ipv6);
+		tuple.ipv6.saddr[3] = LOOPBACK6;
+		tuple.ipv6.daddr[3] = LOOPBACK6;
+		tuple.ipv6.dport = bpf_htons(steer_port);
+	}
+	if (protocol == PROTOCOL_TCP)
+		return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	return bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+}
+
+/* serving finds the scope of the namespace and tells whether a live, authorised listener
+ * serves it: VERDICT_STEERED then, else why not.
+ */
+static __always_inline enum verdict serving(void *ctx, enum protocol protocol, enum family family,
+					    struct scope **scope)
+{
+	struct bpf_sock *found = listener(ctx, protocol, family);
+
+	*scope = 0;
+	if (!found)
+		return VERDICT_NO_LISTENER;
+	/* The value outlives the release: it is freed after this program's RCU section. */
+	*scope = bpf_sk_storage_get(&steer_scope, found, 0, 0);
+	bpf_sk_release(found);
+	if (!*scope)
+		return VERDICT_STRANGER;
+	if (bpf_ktime_get_ns() - (*scope)->beat > HEARTBEAT_LIMIT_NS)
+		return VERDICT_HUNG;
+	return VERDICT_STEERED;
+}
+
+/* serving_foreign goes on where serving found no scope: the namespace may be enrolled by
+ * its cookie. The scope is set whenever there is one, so that its owner stays exempt
+ * without a listener.
+ */
+static __always_inline enum verdict serving_foreign(__u64 cookie, enum verdict verdict,
+						    struct scope **scope)
+{
+	*scope = bpf_map_lookup_elem(&steer_enrolled, &cookie);
+	if (verdict == VERDICT_STRANGER && *scope && (*scope)->flags & SCOPE_FOREIGN)
+		return VERDICT_STEERED;
+	return verdict;
+}
+
+static __always_inline int left_alone(const struct address *nameserver)
+{
+	struct nameserver_key key = {.prefix_len = 128, .address = *nameserver};
+	enum nameserver_rule *rule = bpf_map_lookup_elem(&steer_nameserv, &key);
+
+	return rule && *rule == NAMESERVER_LEAVE;
+}
+
+#endif
