@@ -7,7 +7,7 @@
 //	exec.go      one command in a cgroup of its own
 //	run.go       a cgroup and this namespace, as a service
 //	load.go      the pinned datapath by hand: load, upgrade, unload
-//	status.go, check.go, query.go   what only looks
+//	status.go, leaks.go, check.go, query.go   what only looks
 //	host.go      the privileged side of exec and run: datapath, listeners, worker
 //	worker.go    the unprivileged side: the resolver
 //	control.go   what the two say to each other
@@ -51,6 +51,7 @@ func commands() []command {
 		{name: "run", args: "[flags]", summary: "steer a cgroup, or this host, until told to stop", run: runCommand},
 		{name: "query", args: "[flags] NAME [TYPE]", summary: "ask the resolver and show where the answer comes from", run: queryCommand},
 		{name: "status", args: "[flags]", summary: "show what is loaded and what it has done", run: statusCommand},
+		{name: "leaks", args: "[flags]", summary: "watch for queries that leave unsteered, and tell whose and why", run: leaksCommand},
 		{name: "check", args: "[flags]", summary: "tell whether dnsteer can work here", run: checkCommand},
 		{name: "load", args: "[flags]", summary: "load and pin the datapath", run: loadCommand},
 		{name: "upgrade", args: "[flags]", summary: "replace the programs of the loaded datapath", run: upgradeCommand},

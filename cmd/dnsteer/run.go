@@ -26,6 +26,7 @@ type service struct {
 	opts    loader.Options
 	foreign bool // --resolver=none: somebody else's resolver
 	keep    bool
+	leaks   bool
 	adopted bool // the datapath was there before us
 }
 
@@ -37,6 +38,7 @@ func runCommand(ctx context.Context, e env, args []string) error {
 	port := fs.Uint("port", loader.DefaultPort, "`port` of the resolver on 127.0.0.1 and ::1")
 	kind := fs.String("resolver", "own", "`which` resolver: own, or none to steer to one that listens there already")
 	fs.BoolVar(&s.keep, "keep", false, "leave the datapath loaded at the end: queries then go to their nameserver until the next run adopts it")
+	fs.BoolVar(&s.leaks, "leaks", false, "count queries that leave unsteered, for 'dnsteer status', until the datapath is unloaded; it looks at every packet that is sent")
 	if err := parse(e, fs, args, false); err != nil {
 		return err
 	}
@@ -133,6 +135,14 @@ func (s *service) tryLoadOrAdopt() error {
 
 // serve runs until ctx ends, or until the first start of the resolver fails.
 func (s *service) serve(ctx context.Context, hup <-chan os.Signal, listeners *loader.Listeners) error {
+	if s.leaks {
+		if err := s.datapath.CountLeaks(true); err != nil {
+			if listeners != nil {
+				listeners.Close()
+			}
+			return err
+		}
+	}
 	begin := s.enrolForeign
 	if listeners != nil {
 		begin = func() error { return s.start(listeners) }

@@ -94,6 +94,7 @@ func (s state) print(w io.Writer) error {
 	fmt.Fprintf(t, "target\t127.0.0.1:%d, [::1]:%d\n", s.Port, s.Port)
 	fmt.Fprintf(t, "hooks\t%d of %d attached, layout %d\n", attached, len(s.Hooks), s.Layout)
 	fmt.Fprintf(t, "resolver\t%s\n", resolverIs)
+	fmt.Fprintf(t, "leaks\t%s\n", s.leaks())
 	if s.Problem != "" {
 		fmt.Fprintf(t, "problem\t%s\n", s.Problem)
 	}
@@ -101,13 +102,34 @@ func (s state) print(w io.Writer) error {
 		return err
 	}
 	if len(s.Counts) == 0 {
-		_, err := fmt.Fprintln(w, "no socket has called port 53 since it was loaded")
+		if _, err := fmt.Fprintln(w, "no socket has called port 53 since it was loaded"); err != nil {
+			return err
+		}
+	} else if err := s.printCounts(w); err != nil {
 		return err
 	}
-	t = tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	if len(s.Leaks) == 0 {
+		return nil
+	}
+	return printLeaks(w, s.Leaks)
+}
+
+func (s state) printCounts(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "\nVERDICT\tFAMILY\tPROTO\tCALLS\tMEANING")
 	for _, c := range s.Counts {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", c.Verdict, c.Family, c.Proto, c.Calls, c.Verdict.Meaning())
 	}
 	return t.Flush()
+}
+
+// leaks says in a few words what is known of leaks.
+func (s state) leaks() string {
+	switch {
+	case s.Leaks == nil:
+		return "not counted ('dnsteer leaks' watches, 'dnsteer run --leaks' counts)"
+	case len(s.Leaks) == 0:
+		return "none since they are counted"
+	}
+	return "see below"
 }

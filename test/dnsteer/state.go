@@ -44,6 +44,9 @@ func AssertGone(tb testing.TB, p Place, bpffs string) {
 	if n := Attached(tb, p.Cgroup); n != 0 {
 		tb.Errorf("%d programs are still attached to %s", n, p.Cgroup.Path)
 	}
+	if n := Watching(tb, p.Cgroup); n != 0 {
+		tb.Errorf("%d programs still look for leaks in %s", n, p.Cgroup.Path)
+	}
 	for _, route := range tagRoutes(tb, p.NetNS) {
 		tb.Errorf("route to tags is still there: %v", route)
 	}
@@ -62,13 +65,23 @@ func AssertGone(tb testing.TB, p Place, bpffs string) {
 // Attached counts the programs on the hooks of a cgroup.
 func Attached(tb testing.TB, cgroup *testenv.Cgroup) int {
 	tb.Helper()
-	var n int
-	for _, hook := range []ebpf.AttachType{
+	return programs(tb, cgroup,
 		ebpf.AttachCGroupInet4Connect, ebpf.AttachCGroupInet6Connect,
 		ebpf.AttachCGroupUDP4Sendmsg, ebpf.AttachCGroupUDP6Sendmsg,
 		ebpf.AttachCGroupUDP4Recvmsg, ebpf.AttachCGroupUDP6Recvmsg,
-		ebpf.AttachCgroupInet4GetPeername, ebpf.AttachCgroupInet6GetPeername,
-	} {
+		ebpf.AttachCgroupInet4GetPeername, ebpf.AttachCgroupInet6GetPeername)
+}
+
+// Watching counts the programs that look for leaks in a cgroup.
+func Watching(tb testing.TB, cgroup *testenv.Cgroup) int {
+	tb.Helper()
+	return programs(tb, cgroup, ebpf.AttachCGroupInetEgress)
+}
+
+func programs(tb testing.TB, cgroup *testenv.Cgroup, hooks ...ebpf.AttachType) int {
+	tb.Helper()
+	var n int
+	for _, hook := range hooks {
 		found, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.File().Fd()), Attach: hook})
 		if err != nil {
 			tb.Fatalf("query %v: %v", hook, err)

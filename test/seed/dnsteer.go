@@ -30,6 +30,7 @@ type steering struct {
 	binary  dnsteer.Binary
 	own     bool
 	service *dnsteer.Service
+	leaks   *loader.LeakWatch
 }
 
 func (s *steering) Name() string                      { return s.name }
@@ -54,13 +55,29 @@ func (s *steering) Install(tb testing.TB, w *World) {
 	}
 	bpffs := testenv.BPFFS(tb)
 	s.service = dnsteer.Run(tb, place, bpffs, flags...)
+	s.leaks = watchLeaks(tb, place, bpffs)
 	tb.Cleanup(func() {
+		s.leaks.Close()
 		s.service.Stop()
 		dnsteer.AssertGone(tb, place, bpffs)
 	})
 }
 
-func (s *steering) Verdicts(testing.TB) Verdicts {
+func watchLeaks(tb testing.TB, place dnsteer.Place, bpffs string) *loader.LeakWatch {
+	tb.Helper()
+	d, err := loader.Open(loader.Options{Cgroup: place.Cgroup.Path, BPFFS: bpffs})
+	if err != nil {
+		tb.Fatalf("open datapath: %v", err)
+	}
+	defer d.Close()
+	watch, err := d.WatchLeaks()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return watch
+}
+
+func (s *steering) Verdicts(tb testing.TB) Verdicts {
 	var v Verdicts
 	for verdict, calls := range s.service.Calls() {
 		switch verdict {
@@ -72,6 +89,13 @@ func (s *steering) Verdicts(testing.TB) Verdicts {
 		default:
 			v.LeftAlone += int(calls)
 		}
+	}
+	leaks, err := s.leaks.Counts()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, l := range leaks {
+		v.Leaked += int(l.Packets)
 	}
 	return v
 }

@@ -31,6 +31,7 @@ type Verdicts struct {
 	Steered   int // sent to the resolver
 	Owner     int // the resolver's own, left alone
 	LeftAlone int // for any other reason, or refused
+	Leaked    int // packets to port 53 that left the pod all the same
 }
 
 // Direct intercepts nothing.
@@ -70,5 +71,5 @@ func (i both) Command(tb testing.TB, cmd *exec.Cmd) {
 func (i both) Verdicts(tb testing.TB) Verdicts {
 	tb.Helper()
 	a, b := i.a.Verdicts(tb), i.b.Verdicts(tb)
-	return Verdicts{a.Steered + b.Steered, a.Owner + b.Owner, a.LeftAlone + b.LeftAlone}
+	return Verdicts{a.Steered + b.Steered, a.Owner + b.Owner, a.LeftAlone + b.LeftAlone, a.Leaked + b.Leaked}
 }
