@@ -109,7 +109,8 @@ const (
 
 type LeakScope struct {
 	_             structs.HostLayout
-	Beat          uint64
+	Heart         uint32
+	Generation    uint32
 	Flags         uint32
 	OwnerUid      uint32
 	OwnerGid      uint32
@@ -142,6 +143,7 @@ const (
 	LeakMapSteerAbout    = "steer_about"
 	LeakMapSteerEnrolled = "steer_enrolled"
 	LeakMapSteerEvent    = "steer_event"
+	LeakMapSteerHeart    = "steer_heart"
 	LeakMapSteerLast     = "steer_last"
 	LeakMapSteerLeaker   = "steer_leaker"
 	LeakMapSteerLeaks    = "steer_leaks"
@@ -213,6 +215,7 @@ type LeakMapSpecs struct {
 	SteerAbout    *ebpf.MapSpec `ebpf:"steer_about"`
 	SteerEnrolled *ebpf.MapSpec `ebpf:"steer_enrolled"`
 	SteerEvent    *ebpf.MapSpec `ebpf:"steer_event"`
+	SteerHeart    *ebpf.MapSpec `ebpf:"steer_heart"`
 	SteerLast     *ebpf.MapSpec `ebpf:"steer_last"`
 	SteerLeaker   *ebpf.MapSpec `ebpf:"steer_leaker"`
 	SteerLeaks    *ebpf.MapSpec `ebpf:"steer_leaks"`
@@ -260,6 +263,7 @@ type LeakMaps struct {
 	SteerAbout    *ebpf.Map `ebpf:"steer_about"`
 	SteerEnrolled *ebpf.Map `ebpf:"steer_enrolled"`
 	SteerEvent    *ebpf.Map `ebpf:"steer_event"`
+	SteerHeart    *ebpf.Map `ebpf:"steer_heart"`
 	SteerLast     *ebpf.Map `ebpf:"steer_last"`
 	SteerLeaker   *ebpf.Map `ebpf:"steer_leaker"`
 	SteerLeaks    *ebpf.Map `ebpf:"steer_leaks"`
@@ -276,6 +280,7 @@ func (m *LeakMaps) Close() error {
 		m.SteerAbout,
 		m.SteerEnrolled,
 		m.SteerEvent,
+		m.SteerHeart,
 		m.SteerLast,
 		m.SteerLeaker,
 		m.SteerLeaks,

@@ -32,6 +32,23 @@ static __always_inline struct bpf_sock *listener(void *ctx, enum protocol protoc
 	return bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 }
 
+/* beats tells whether the heart of the scope's process does. Another's word says nothing,
+ * whoever had it before.
+ */
+static __always_inline int beats(const struct scope *scope)
+{
+	__u32 heart = scope->heart;
+	__u64 *word = bpf_map_lookup_elem(&steer_heart, &heart);
+	__u64 last, now;
+
+	if (!word)
+		return 0;
+	last = *(volatile __u64 *)word; /* before the clock, which is never behind it then */
+	now = bpf_ktime_get_ns() >> HEART_TICK_BITS & HEART_TIME_MASK;
+	return last >> HEART_TIME_BITS == scope->generation &&
+	       now - (last & HEART_TIME_MASK) < HEART_LIMIT;
+}
+
 /* serving finds the scope of the namespace and tells whether a live, authorised listener
  * serves it: VERDICT_STEERED then, else why not.
  */
@@ -48,9 +65,7 @@ static __always_inline enum verdict serving(void *ctx, enum protocol protocol, e
 	bpf_sk_release(found);
 	if (!*scope)
 		return VERDICT_STRANGER;
-	if (bpf_ktime_get_ns() - (*scope)->beat > HEARTBEAT_LIMIT_NS)
-		return VERDICT_HUNG;
-	return VERDICT_STEERED;
+	return beats(*scope) ? VERDICT_STEERED : VERDICT_HUNG;
 }
 
 /* serving_foreign goes on where serving found no scope: the namespace may be enrolled by

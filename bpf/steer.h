@@ -16,10 +16,16 @@
  */
 #define LAYOUT 2
 
-/* A listener that has not renewed its heartbeat for this long counts as hung: the
- * promise is "at most 2 s". The resolver beats four times as often.
+/* A heart is the word of a process that serves scopes: its generation, which tells it from
+ * those who had the word before, and below that when it last beat, in ticks of 2^20 ns of
+ * CLOCK_MONOTONIC. One that has not beaten for this long is hung: the promise is "at most
+ * 2 s". It beats four times as often.
  */
-#define HEARTBEAT_LIMIT_NS (2ULL * 1000 * 1000 * 1000)
+#define HEARTS 4096
+#define HEART_TICK_BITS 20
+#define HEART_TIME_BITS 40
+#define HEART_TIME_MASK ((1ULL << HEART_TIME_BITS) - 1)
+#define HEART_LIMIT ((2ULL * 1000 * 1000 * 1000) >> HEART_TICK_BITS)
 
 /* How many slots a nameserver's number may be away from its hash. With four, the
  * first refusal is to be expected beyond several thousand distinct nameservers.
@@ -55,7 +61,7 @@ enum verdict {
 	VERDICT_OWNER,	     /* the socket belongs to the exempt UID or GID */
 	VERDICT_NO_LISTENER, /* nobody listens on the target in this namespace */
 	VERDICT_STRANGER,    /* somebody listens, but is not authorised */
-	VERDICT_HUNG,	     /* the listener's heartbeat is too old */
+	VERDICT_HUNG,	     /* the heart of the listener's process stands still */
 	VERDICT_BOUND,	     /* the socket or message is bound to a device */
 	VERDICT_EXCLUDED,    /* this nameserver is not to be steered */
 	VERDICT_NO_RECORD,   /* the original destination could not be recorded */
@@ -68,7 +74,7 @@ enum scope_flag {
 	SCOPE_TAGS_IPV4 = 1, /* the resolver receives on 127.53.0.0/16 */
 	SCOPE_TAGS_IPV6 = 2, /* and on the ULA prefix */
 	SCOPE_CLOSED = 4,    /* no live listener: EPERM */
-	SCOPE_FOREIGN = 8,   /* any listener will do; it has no heartbeat */
+	SCOPE_FOREIGN = 8,   /* any listener will do; it has no heart */
 	SCOPE_UNTAGGED = 16, /* loopback stands for whatever the socket asked last */
 };
 
@@ -76,7 +82,8 @@ enum scope_flag {
  * enrolment of that namespace.
  */
 struct scope {
-	__u64 beat; /* CLOCK_MONOTONIC of the last heartbeat, nanoseconds */
+	__u32 heart; /* on which it hangs: number and generation of a word */
+	__u32 generation;
 	enum scope_flag flags;
 	__u32 owner_uid; /* exempt, as numbers of the initial user namespace */
 	__u32 owner_gid;
@@ -141,6 +148,15 @@ struct {
 	__type(key, int);
 	__type(value, struct scope);
 } steer_scope SEC(".maps");
+
+/* The words of the processes that serve scopes: written by those, by mmap. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, HEARTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} steer_heart SEC(".maps");
 
 /* Namespaces enrolled by cookie: a resolver that is not ours, or fail closed. */
 struct {

@@ -61,7 +61,8 @@ const (
 
 type SteerScope struct {
 	_             structs.HostLayout
-	Beat          uint64
+	Heart         uint32
+	Generation    uint32
 	Flags         SteerScopeFlag
 	OwnerUid      uint32
 	OwnerGid      uint32
@@ -103,6 +104,7 @@ const (
 const (
 	SteerMapSteerAbout     = "steer_about"
 	SteerMapSteerEnrolled  = "steer_enrolled"
+	SteerMapSteerHeart     = "steer_heart"
 	SteerMapSteerLast      = "steer_last"
 	SteerMapSteerNameserv  = "steer_nameserv"
 	SteerMapSteerOrigin    = "steer_origin"
@@ -182,6 +184,7 @@ type SteerProgramSpecs struct {
 type SteerMapSpecs struct {
 	SteerAbout    *ebpf.MapSpec `ebpf:"steer_about"`
 	SteerEnrolled *ebpf.MapSpec `ebpf:"steer_enrolled"`
+	SteerHeart    *ebpf.MapSpec `ebpf:"steer_heart"`
 	SteerLast     *ebpf.MapSpec `ebpf:"steer_last"`
 	SteerNameserv *ebpf.MapSpec `ebpf:"steer_nameserv"`
 	SteerOrigin   *ebpf.MapSpec `ebpf:"steer_origin"`
@@ -223,6 +226,7 @@ func (o *SteerObjects) Close() error {
 type SteerMaps struct {
 	SteerAbout    *ebpf.Map `ebpf:"steer_about"`
 	SteerEnrolled *ebpf.Map `ebpf:"steer_enrolled"`
+	SteerHeart    *ebpf.Map `ebpf:"steer_heart"`
 	SteerLast     *ebpf.Map `ebpf:"steer_last"`
 	SteerNameserv *ebpf.Map `ebpf:"steer_nameserv"`
 	SteerOrigin   *ebpf.Map `ebpf:"steer_origin"`
@@ -236,6 +240,7 @@ func (m *SteerMaps) Close() error {
 	return _SteerClose(
 		m.SteerAbout,
 		m.SteerEnrolled,
+		m.SteerHeart,
 		m.SteerLast,
 		m.SteerNameserv,
 		m.SteerOrigin,

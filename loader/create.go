@@ -109,9 +109,9 @@ func (d *Datapath) attachHook(h hook, program *ebpf.Program, dir string) error {
 
 func mapNames() []string {
 	return []string{
-		bpf.SteerMapSteerAbout, bpf.SteerMapSteerEnrolled, bpf.SteerMapSteerLast, bpf.SteerMapSteerNameserv,
-		bpf.SteerMapSteerOrigin, bpf.SteerMapSteerScope, bpf.SteerMapSteerTag, bpf.SteerMapSteerVerdict,
-		bpf.SteerMapSteerWatch,
+		bpf.SteerMapSteerAbout, bpf.SteerMapSteerEnrolled, bpf.SteerMapSteerHeart, bpf.SteerMapSteerLast,
+		bpf.SteerMapSteerNameserv, bpf.SteerMapSteerOrigin, bpf.SteerMapSteerScope, bpf.SteerMapSteerTag,
+		bpf.SteerMapSteerVerdict, bpf.SteerMapSteerWatch,
 	}
 }
 

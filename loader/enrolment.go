@@ -22,35 +22,33 @@ import (
 const HeartbeatInterval = 500 * time.Millisecond
 
 // Enrolment is the hold of a process on its scope: the listeners, their socket
-// storage, and the tags. It can be handed to another process with Files. It is safe
-// for concurrent use, also by several processes.
+// storage, the tags, and the heart on which the scope hangs. It can be handed to another
+// process with Files. It is safe for concurrent use, also by several processes.
 type Enrolment struct {
 	Listeners *Listeners
-	scopes    *ebpf.Map // socket storage of listeners
-	tags      *ebpf.Map
+	heart     *Heart // shared with other scopes, unless it is own
+	own       bool
 
 	mu       sync.Mutex                     // one change at a time
 	settings atomic.Pointer[bpf.SteerScope] // as last seen; they outlive the scope
-	known    sync.Map                       // uint32 tag number to netip.Addr; numbers never change
 }
 
 // Attend takes hold of a scope that is not enrolled yet: Enrol makes it one. The
-// Enrolment owns the listeners from here on.
+// Enrolment owns the listeners from here on. It has a heart of its own, which Beat keeps
+// beating; a process with many scopes makes one Heart for all.
 func (d *Datapath) Attend(l *Listeners) (*Enrolment, error) {
-	scopes, err := d.maps[bpf.SteerMapSteerScope].Clone()
+	h, err := d.NewHeart()
 	if err != nil {
-		return nil, fmt.Errorf("share scopes: %w", err)
+		return nil, err
 	}
-	tags, err := d.maps[bpf.SteerMapSteerTag].Clone()
-	if err != nil {
-		_ = scopes.Close()
-		return nil, fmt.Errorf("share tags: %w", err)
-	}
-	return &Enrolment{Listeners: l, scopes: scopes, tags: tags}, nil
+	return &Enrolment{Listeners: l, heart: h, own: true}, nil
 }
 
 // Enrol makes the listeners' namespace a scope: from here on, its queries are steered.
 // It replaces the settings of a scope that is already enrolled. An error leaves no scope.
+//
+// Call it in the listeners' network namespace: it looks up the addresses that sockets have
+// there, which stay unknown elsewhere. FollowRoutes keeps them true.
 func (e *Enrolment) Enrol(s Scope) error {
 	var flags bpf.SteerScopeFlag
 	if e.Listeners.has(familyIPv4, true) {
@@ -60,26 +58,76 @@ func (e *Enrolment) Enrol(s Scope) error {
 		flags |= bpf.SteerScopeFlagSCOPE_TAGS_IPV6
 	}
 	return e.exclusively(func() error {
-		if err := e.write(s.settings(flags), ebpf.UpdateAny); err != nil {
+		settings := s.settings(flags)
+		if err := errors.Join(e.lookUpSources(&settings), e.hang(&settings)); err != nil {
+			return errors.Join(err, e.delete())
+		}
+		if err := e.write(settings, ebpf.UpdateAny); err != nil {
 			return errors.Join(err, e.delete())
 		}
 		return nil
 	})
 }
 
-// Beat renews the heartbeat. Call it every HeartbeatInterval as long as, and only if,
-// the resolver answers. It fails with ebpf.ErrKeyNotExist before Enrol and after
-// Withdraw, whichever process called those.
-//
-// Call Enrol and Beat in the listeners' network namespace: they look up the addresses
-// that its sockets would have, which elsewhere stay unknown or as they were.
+// Beat renews the heartbeat of a scope, and of all that hang on the same heart. Call it
+// every HeartbeatInterval as long as, and only if, the resolver answers. It fails with
+// ebpf.ErrKeyNotExist before Enrol and after Withdraw, whichever process called those.
+// For many scopes see Heart.Beat, which makes no system call.
 func (e *Enrolment) Beat() error {
+	settings, err := e.recall()
+	if err != nil {
+		return err
+	}
+	if e.heart.words.beat(pulseOf(settings)) {
+		return nil
+	}
+	return e.follow()
+}
+
+// recall reads the settings as they are, and remembers them.
+func (e *Enrolment) recall() (bpf.SteerScope, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	settings, err := e.read()
+	if err == nil {
+		e.settings.Store(&settings)
+	}
+	return settings, err
+}
+
+// follow hangs the scope, if there is one, on this process's heart.
+func (e *Enrolment) follow() error {
+	return e.rewrite(func(settings *bpf.SteerScope) error { return e.hang(settings) })
+}
+
+// hang has the settings name this process's heart, which beats.
+func (e *Enrolment) hang(settings *bpf.SteerScope) error {
+	p, err := e.heart.claimed()
+	settings.Heart, settings.Generation = p.slot, p.generation
+	return err
+}
+
+// Refresh looks up again which local addresses sockets of the namespace have, for what
+// getsockname shows; call it in the listeners' namespace. FollowRoutes calls it when there
+// is a reason.
+func (e *Enrolment) Refresh() error { return e.rewrite(e.lookUpSources) }
+
+// rewrite changes the settings of a scope that there is, if they change at all.
+func (e *Enrolment) rewrite(change func(*bpf.SteerScope) error) error {
 	return e.exclusively(func() error {
 		settings, err := e.read()
 		if err != nil {
 			return err
 		}
-		// Not UpdateAny: a beat must not bring back what was withdrawn.
+		before := settings
+		if err := change(&settings); err != nil {
+			return err
+		}
+		e.settings.Store(&settings)
+		if settings == before {
+			return nil
+		}
+		// Not UpdateAny: it must not bring back what was withdrawn.
 		return e.write(settings, ebpf.UpdateExist)
 	})
 }
@@ -88,9 +136,8 @@ func (e *Enrolment) Beat() error {
 // listeners stay open for what is still on its way.
 func (e *Enrolment) Withdraw() error { return e.exclusively(e.delete) }
 
-// exclusively calls change while no other process that holds the scope changes it: a
-// heartbeat is read and written back, and what Enrol or Withdraw do meanwhile would be
-// undone. The lock is the kernel's record lock, on the listener itself.
+// exclusively calls change while no other process that holds the scope changes it: what
+// is read and written back would undo what Enrol or Withdraw do meanwhile. The lock is the kernel's record lock, on the listener itself.
 func (e *Enrolment) exclusively(change func() error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -117,29 +164,33 @@ func (e *Enrolment) read() (bpf.SteerScope, error) {
 	if len(blessed) == 0 {
 		return settings, fmt.Errorf("read scope: %w", os.ErrClosed)
 	}
-	if err := e.scopes.Lookup(blessed[0].storageKey(), &settings); err != nil {
+	if err := e.heart.scopes.Lookup(blessed[0].storageKey(), &settings); err != nil {
 		return settings, fmt.Errorf("read scope: %w", err)
 	}
 	return settings, nil
 }
 
-// write puts the settings, with a fresh heartbeat and fresh sources, on the listeners.
+// write puts the settings on the listeners.
 func (e *Enrolment) write(settings bpf.SteerScope, how ebpf.MapUpdateFlags) error {
-	settings.Beat = monotonic()
-	// Addresses of another namespace than the listeners' would be wrong there.
-	for family := range settings.Source {
-		if !e.isHere() {
-			break
-		}
-		settings.Source[family] = toAddress(sourceFor(elsewhere(family)))
-		settings.PrimarySource[family] = toAddress(sourceFor(fromAddress(settings.Primary[family])))
-	}
 	for _, s := range e.blessed() {
-		if err := e.scopes.Update(s.storageKey(), settings, how); err != nil {
+		if err := e.heart.scopes.Update(s.storageKey(), settings, how); err != nil {
 			return fmt.Errorf("write scope: %w", err)
 		}
 	}
 	e.settings.Store(&settings)
+	return nil
+}
+
+// lookUpSources fills in the local addresses. Those of another namespace than the
+// listeners' would be wrong there.
+func (e *Enrolment) lookUpSources(settings *bpf.SteerScope) error {
+	if !e.isHere() {
+		return nil
+	}
+	for family := range settings.Source {
+		settings.Source[family] = toAddress(sourceFor(elsewhere(family)))
+		settings.PrimarySource[family] = toAddress(sourceFor(fromAddress(settings.Primary[family])))
+	}
 	return nil
 }
 
@@ -153,7 +204,7 @@ func (e *Enrolment) isHere() bool {
 func (e *Enrolment) delete() error {
 	var errs []error
 	for _, s := range e.blessed() {
-		if err := e.scopes.Delete(s.storageKey()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := e.heart.scopes.Delete(s.storageKey()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			errs = append(errs, fmt.Errorf("withdraw scope: %w", err))
 		}
 	}
@@ -169,14 +220,11 @@ func (e *Enrolment) Origin(local netip.Addr) (netip.Addr, bool) {
 		settings := e.settings.Load()
 		if settings == nil {
 			// Enrolled by another process, and asked before our first Beat.
-			e.mu.Lock()
-			enrolled, err := e.read()
-			e.mu.Unlock()
+			enrolled, err := e.recall()
 			if err != nil {
 				return netip.Addr{}, false
 			}
 			settings = &enrolled
-			e.settings.CompareAndSwap(nil, settings)
 		}
 		primary := fromAddress(settings.Primary[familyOf(local)])
 		return primary, primary.IsValid()
@@ -185,26 +233,28 @@ func (e *Enrolment) Origin(local netip.Addr) (netip.Addr, bool) {
 	if !ok {
 		return netip.Addr{}, false
 	}
-	if known, ok := e.known.Load(number); ok {
+	if known, ok := e.heart.known.Load(number); ok {
 		return known.(netip.Addr), true
 	}
 	var address bpf.SteerAddress
-	if err := e.tags.Lookup(number, &address); err != nil {
+	if err := e.heart.tags.Lookup(number, &address); err != nil {
 		return netip.Addr{}, false
 	}
 	nameserver := fromAddress(address)
-	e.known.Store(number, nameserver)
+	e.heart.known.Store(number, nameserver)
 	return nameserver, true
 }
 
-// Close gives up the hold: the listeners and the maps. The scope lives on if another
-// process holds it too.
+// Close gives up the hold: the listeners, and the heart if it is the scope's own. The
+// scope lives on if another process holds it too.
 func (e *Enrolment) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.Listeners.Close()
-	_ = e.scopes.Close()
-	_ = e.tags.Close()
+	e.heart.leave(e)
+	if e.own {
+		e.heart.Close()
+	}
 }
 
 // blessed are the sockets that the datapath looks up.
@@ -220,10 +270,3 @@ func (e *Enrolment) blessed() []*socket {
 
 // storageKey is how user space names a socket to a map of socket storage.
 func (s *socket) storageKey() uint32 { return uint32(s.fd) }
-
-// monotonic is what bpf_ktime_get_ns returns.
-func monotonic() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail for this clock
-	return uint64(ts.Nano())
-}

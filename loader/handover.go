@@ -10,25 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files returns what OpenEnrolment needs in another process: two maps, then the
-// listeners. They stay the Enrolment's; pass them to a child, do not close them.
-func (e *Enrolment) Files() ([]*os.File, error) {
-	var files []*os.File
-	for _, m := range []*ebpf.Map{e.scopes, e.tags} {
+// handedMaps is how many maps come first among the Files: scopes, tags, hearts.
+const handedMaps = 3
+
+// Files returns what OpenEnrolment needs in another process: three maps, and the listeners.
+// The maps are duplicates, to be closed; the listeners stay the Enrolment's.
+func (e *Enrolment) Files() (maps, listeners []*os.File, err error) {
+	for _, m := range []*ebpf.Map{e.heart.scopes, e.heart.tags, e.heart.hearts} {
 		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			return nil, fmt.Errorf("pass on map: %w", err)
+			for _, f := range maps {
+				_ = f.Close()
+			}
+			return nil, nil, fmt.Errorf("pass on map: %w", err)
 		}
-		files = append(files, os.NewFile(uintptr(fd), "map"))
+		maps = append(maps, os.NewFile(uintptr(fd), "map"))
 	}
-	for _, s := range e.Listeners.sockets {
-		files = append(files, s.file)
-	}
-	return files, nil
+	return maps, e.Listeners.Files(), nil
 }
 
-// OpenEnrolment makes an Enrolment of the Files of another process, and takes them
-// over; it closes them if it fails. It needs no capability since Linux 5.19, CAP_BPF
+// OpenEnrolment makes an Enrolment of the Files of another process, maps first, and takes
+// them over; it closes them if it fails. It needs no capability since Linux 5.19, CAP_BPF
 // before where kernel.unprivileged_bpf_disabled is on.
 func OpenEnrolment(files []*os.File) (*Enrolment, error) {
 	e, err := openEnrolment(files)
@@ -42,26 +44,31 @@ func OpenEnrolment(files []*os.File) (*Enrolment, error) {
 }
 
 func openEnrolment(files []*os.File) (*Enrolment, error) {
-	if len(files) < 3 {
-		return nil, fmt.Errorf("%d files, want two maps and listeners", len(files))
+	if len(files) <= handedMaps {
+		return nil, fmt.Errorf("%d files, want %d maps and listeners", len(files), handedMaps)
 	}
-	listeners, err := inheritListeners(files[2:])
+	listeners, err := inheritListeners(files[handedMaps:])
 	if err != nil {
 		return nil, err
 	}
-	scopes, err := inheritMap(files[0], ebpf.SkStorage)
+	var maps []*ebpf.Map
+	for i, want := range []struct {
+		what string
+		kind ebpf.MapType
+	}{{"scopes", ebpf.SkStorage}, {"tags", ebpf.Hash}, {"hearts", ebpf.Array}} {
+		m, err := inheritMap(files[i], want.kind)
+		if err != nil {
+			closeMaps(maps)
+			return nil, fmt.Errorf("open %s: %w", want.what, err)
+		}
+		maps = append(maps, m)
+	}
+	h, err := newHeart(maps)
 	if err != nil {
-		return nil, fmt.Errorf("open scopes: %w", err)
+		return nil, err
 	}
-	tags, err := inheritMap(files[1], ebpf.Hash)
-	if err != nil {
-		_ = scopes.Close()
-		return nil, fmt.Errorf("open tags: %w", err)
-	}
-	e := &Enrolment{Listeners: listeners, scopes: scopes, tags: tags}
-	if settings, err := e.read(); err == nil { // else it is not enrolled yet
-		e.settings.Store(&settings)
-	}
+	e := &Enrolment{Listeners: listeners, heart: h, own: true}
+	_, _ = e.recall() // it may not be enrolled yet
 	return e, nil
 }
 

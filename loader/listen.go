@@ -147,6 +147,16 @@ func (l *Listeners) TCP() ([]*net.TCPListener, error) {
 	return conns, nil
 }
 
+// Files returns the sockets, to be passed to another process: see Heart.Adopt. They stay
+// the Listeners'.
+func (l *Listeners) Files() []*os.File {
+	var files []*os.File
+	for _, s := range l.sockets {
+		files = append(files, s.file)
+	}
+	return files
+}
+
 // Close closes the sockets.
 func (l *Listeners) Close() {
 	for _, s := range l.sockets {

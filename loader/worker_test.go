@@ -92,10 +92,11 @@ func workerCapabilities() []uintptr {
 // capabilities where the kernel allows that, and gives up its own hold on the listeners.
 func (w *world) startWorker(t *testing.T, e *Enrolment) *child {
 	t.Helper()
-	files, err := e.Files()
+	maps, listeners, err := e.Files()
 	if err != nil {
 		t.Fatal(err)
 	}
+	files := append(maps, listeners...)
 	cmd := testenv.Command(t, "worker", strconv.Itoa(len(files)))
 	cmd.Dir = "/"
 	cmd.ExtraFiles = files
@@ -105,7 +106,7 @@ func (w *world) startWorker(t *testing.T, e *Enrolment) *child {
 	}
 	c := pipe(t, cmd)
 	w.client.Start(cmd)
-	for _, f := range files[:2] {
+	for _, f := range maps {
 		f.Close()
 	}
 	return c
@@ -213,16 +214,16 @@ func TestOpenEnrolmentOfRubbish(t *testing.T) {
 	w := newWorld(t)
 	e := w.attend(t, w.load(t))
 	good := func() []*os.File {
-		files, err := e.Files()
+		files, listeners, err := e.Files()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, f := range files[2:] { // the originals stay e's
+		for _, f := range listeners { // the originals stay e's
 			fd, err := syscall.Dup(int(f.Fd()))
 			if err != nil {
 				t.Fatal(err)
 			}
-			files[2+i] = os.NewFile(uintptr(fd), "copy")
+			files = append(files, os.NewFile(uintptr(fd), "copy"))
 		}
 		return files
 	}
@@ -232,10 +233,11 @@ func TestOpenEnrolmentOfRubbish(t *testing.T) {
 		want  string
 	}{
 		{"nothing", func() []*os.File { return nil }, "0 files"},
-		{"no listeners", func() []*os.File { return []*os.File{file(), file()} }, "2 files"},
-		{"files", func() []*os.File { return []*os.File{file(), file(), file()} }, "socket operation on non-socket"},
+		{"no listeners", func() []*os.File { return []*os.File{file(), file(), file()} }, "3 files"},
+		{"files", func() []*os.File { return []*os.File{file(), file(), file(), file()} }, "socket operation on non-socket"},
 		{"maps swapped", func() []*os.File { f := good(); f[0], f[1] = f[1], f[0]; return f }, "want SkStorage"},
-		{"one map twice", func() []*os.File { f := good(); f[1].Close(); f[1] = file(); return f }, "open tags"},
+		{"a file among maps", func() []*os.File { f := good(); f[1].Close(); f[1] = file(); return f }, "open tags"},
+		{"no hearts", func() []*os.File { f := good(); f[2].Close(); f[2] = file(); return f }, "open hearts"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			files := tc.files()

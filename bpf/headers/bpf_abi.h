@@ -51,6 +51,7 @@ enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
+	BPF_F_MMAPABLE = 1 << 10, /* 5.5 */
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
 

@@ -99,12 +99,14 @@ func (h *host) enrol(enrolment *loader.Enrolment, scope loader.Scope) error {
 
 // spawn starts the worker and waits until it serves.
 func (h *host) spawn(enrolment *loader.Enrolment, ambient []uintptr) (response, error) {
-	files, err := enrolment.Files()
+	maps, listeners, err := enrolment.Files()
 	if err != nil {
 		return response{}, err
 	}
-	defer files[0].Close() // the maps are duplicates, the listeners are not
-	defer files[1].Close()
+	for _, m := range maps {
+		defer m.Close()
+	}
+	files := append(maps, listeners...)
 	ctl, theirs, err := newControl()
 	if err != nil {
 		return response{}, err

@@ -99,8 +99,7 @@ func (w *worker) do(ctx context.Context, r request) (response, error) {
 	case doNames:
 		return w.setNames(r)
 	case doBeat:
-		w.startBeat(ctx)
-		return response{}, nil
+		return response{}, w.startBeat(ctx)
 	case doWithdraw:
 		return response{}, w.withdraw()
 	case doStop:
@@ -183,12 +182,18 @@ func (w *worker) setNames(r request) (response, error) {
 }
 
 // startBeat beats as long as the resolver answers: a heartbeat that only said that the
-// process lives would steer queries to a resolver that is stuck.
-func (w *worker) startBeat(ctx context.Context) {
+// process lives would steer queries to a resolver that is stuck. It keeps the scope's
+// addresses true too.
+func (w *worker) startBeat(ctx context.Context) error {
+	stopFollowing, err := w.enrolment.FollowRoutes(nil)
+	if err != nil {
+		return err
+	}
 	ctx, w.cancelBeat = context.WithCancel(ctx)
 	w.beaten = make(chan struct{})
 	go func() {
 		defer close(w.beaten)
+		defer stopFollowing()
 		var beats sync.WaitGroup
 		defer beats.Wait()
 		tick := time.NewTicker(loader.HeartbeatInterval)
@@ -202,6 +207,7 @@ func (w *worker) startBeat(ctx context.Context) {
 			}
 		}
 	}()
+	return nil
 }
 
 func (w *worker) beat(ctx context.Context) {

@@ -125,12 +125,12 @@ func steer(tb testing.TB, ns *testenv.NetNS, cgroup *testenv.Cgroup) *loader.Dat
 		drop(tb, conn) // of the socket, whichever descriptor
 		conn.Close()
 	}
-	beat(tb, ns, enrolment)
+	beat(tb, enrolment)
 	return datapath
 }
 
 // beat keeps the scope alive.
-func beat(tb testing.TB, ns *testenv.NetNS, enrolment *loader.Enrolment) {
+func beat(tb testing.TB, enrolment *loader.Enrolment) {
 	tb.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -144,11 +144,9 @@ func beat(tb testing.TB, ns *testenv.NetNS, enrolment *loader.Enrolment) {
 				return
 			case <-tick.C:
 			}
-			ns.Do(func() {
-				if err := enrolment.Beat(); err != nil {
-					tb.Error(err)
-				}
-			})
+			if err := enrolment.Beat(); err != nil {
+				tb.Error(err)
+			}
 		}
 	}()
 	tb.Cleanup(func() { stop(); <-ended })
