@@ -98,7 +98,7 @@ func checkLayout() Finding {
 	f := Finding{Check: "kernel BTF", Need: "the layout of sockets", Have: "known"}
 	if _, err := kernelLayout(); err != nil {
 		f.Have, f.Severity = err.Error(), Warning
-		f.Remedy = "use a kernel with CONFIG_DEBUG_INFO_BTF, not locked down (lockdown=confidentiality): without it a socket's owner is the task's, and interfaces named by IP_PKTINFO or IP_UNICAST_IF go unseen"
+		f.Remedy = "use a kernel with CONFIG_DEBUG_INFO_BTF, not locked down (lockdown=confidentiality): without it a socket's owner is the task's, interfaces named by IP_PKTINFO or IP_UNICAST_IF go unseen, and nobody can watch for leaks"
 	}
 	return f
 }

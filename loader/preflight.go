@@ -29,7 +29,7 @@ func Preflight(opts Options) []Finding {
 	if opts.BPFFS != "" {
 		all = append(all, checkLoaded(opts))
 	}
-	return append(all, checkIPv6(), checkPort(opts), checkConntrack(opts))
+	return append(all, checkIPv6(), CheckPort(opts), checkConntrack(opts))
 }
 
 // checkCapabilities reads the effective set of the calling thread. Before Linux 5.8
@@ -162,9 +162,10 @@ func checkIPv6() Finding {
 	return f
 }
 
-// checkPort reads who is bound to the port rather than binding it: for a moment that
-// would keep a resolver from it which is just starting.
-func checkPort(opts Options) Finding {
+// CheckPort tells whether somebody has the target's port in the calling thread's network
+// namespace, as Preflight does. It reads who is bound to it rather than binding it: for a
+// moment that would keep a resolver from it which is just starting.
+func CheckPort(opts Options) Finding {
 	f := Finding{Check: "port", Need: fmt.Sprintf("%d free in this network namespace", opts.port()), Have: "free"}
 	for _, table := range []string{"udp", "udp6", "tcp", "tcp6"} {
 		sockets, err := readSocketTable("/proc/thread-self/net/" + table)

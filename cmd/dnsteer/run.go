@@ -171,7 +171,7 @@ func (s *service) enrolForeign() error {
 	if err != nil {
 		return err
 	}
-	if free(s.datapath.Port()) {
+	if loader.CheckPort(loader.Options{Port: s.datapath.Port()}).Severity == loader.OK {
 		s.say("warning: nobody listens on 127.0.0.1:%d yet; until somebody does, queries go to their nameserver", s.datapath.Port())
 	}
 	scope := loader.Scope{
@@ -179,17 +179,6 @@ func (s *service) enrolForeign() error {
 		Untagged: true, FailClosed: s.settings.failClosed,
 	}
 	return s.datapath.EnrolNamespace(cookie, scope, true)
-}
-
-// free tells whether nobody has the port. Binding it would keep a resolver from it that
-// is just starting, so it looks only.
-func free(port uint16) bool {
-	for _, f := range loader.Preflight(loader.Options{Port: port}) {
-		if f.Check == "port" {
-			return f.Severity == loader.OK
-		}
-	}
-	return false
 }
 
 // end withdraws the scope, and unloads the datapath unless it is to stay or another run
