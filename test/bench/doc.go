@@ -12,6 +12,9 @@
 //	Hook    one system call of a process in a cgroup with the datapath ("with") and of
 //	        one in a cgroup without ("without"), in the same network namespace. The
 //	        datagrams of both are dropped by a filter on a socket on loopback.
+//	Watch   the same, of packets to another port that leave by a device, while somebody
+//	        watches for leaks ("with") and while nobody does.
+//	Beat    what it costs a process to say that it lives, for 250 scopes.
 //	Query   one question for a name that the resolver inside the pod knows, brought to
 //	        it by netfilter, by netfilter with conntrack zones, or by dnsteer, and
 //	        asked of it directly. The resolver is the same in all, but for the last:
