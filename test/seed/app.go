@@ -37,6 +37,7 @@ type step struct {
 	Name      string
 	Want      netip.Addr
 	Connected bool // connect and send, or sendto and recvfrom
+	AnyPort   bool // another will do if somebody has that one
 }
 
 // appMain is the role: it asks the nameserver of its argument what it reads from
@@ -77,8 +78,10 @@ func appMain(args []string) int {
 func (s step) ask(server netip.AddrPort, deadline time.Time) (string, error) {
 	conn, err := s.open(server)
 	for errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline) {
-		// A resolver has the port for the moment that one of its queries takes.
-		conn, err = s.open(server)
+		if s.AnyPort {
+			s.Port = 0
+		}
+		conn, err = s.open(server) // a port may be taken for a moment
 	}
 	if err != nil {
 		return "", err

@@ -22,7 +22,7 @@ func Dnsteer(binary dnsteer.Binary) Interceptor {
 // DnsteerMesh steers to the mesh's proxy ("dnsteer run --resolver=none"), whose
 // source ports the story forces to collide.
 func DnsteerMesh(binary dnsteer.Binary) Interceptor {
-	return &steering{name: "dnsteer, mesh resolver", binary: binary}
+	return &steering{name: "dnsteer" + meshSuffix, binary: binary}
 }
 
 type steering struct {
@@ -89,6 +89,9 @@ func (s *steering) Verdicts(tb testing.TB) Verdicts {
 		default:
 			v.LeftAlone += int(calls)
 		}
+	}
+	if s.own {
+		v.Owner = min(v.Owner, 1)
 	}
 	leaks, err := s.leaks.Counts()
 	if err != nil {

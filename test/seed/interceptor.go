@@ -29,7 +29,7 @@ type Interceptor interface {
 // Verdicts are decisions of dnsteer's datapath on calls to port 53.
 type Verdicts struct {
 	Steered   int // sent to the resolver
-	Owner     int // the resolver's own, left alone
+	Owner     int // the resolver's own, left alone; of ours, which shares sockets, 1 for any
 	LeftAlone int // for any other reason, or refused
 	Leaked    int // packets to port 53 that left the pod all the same
 }
