@@ -153,28 +153,33 @@ type fillStage struct {
 func (s *fillStage) Exchange(ctx context.Context, req *Request) (*Response, error) {
 	epoch := s.epoch.Load()
 	res, err := s.next.Exchange(ctx, req)
-	if !req.keyed {
-		return res, err
+	if req.keyed {
+		s.learn(req, res, err, epoch)
 	}
+	return res, err
+}
+
+// learn keeps what an upstream said, or that it failed to, unless the table has changed
+// since epoch.
+func (c *cache) learn(req *Request, res *Response, err error, epoch uint64) {
 	now, own := time.Now(), req.own()
-	answer, before := s.find(own)
+	answer, before := c.find(own)
 	if fault := newFault(res, err, req.TCP, before, now); fault != nil {
 		if !answer.isStale(now) {
 			answer = nil
 		}
-		s.put(own, req.client(), epoch, answer, fault)
-		return res, err
+		c.put(own, req.client(), epoch, answer, fault)
+		return
 	}
 	if err != nil {
-		return nil, err
+		return
 	}
 	if before != nil && own != req.key {
-		s.drop(own)
+		c.drop(own)
 	}
 	if fresh := keep(res, now); fresh != nil {
-		s.put(fresh.keyFor(req.key), req.client(), epoch, fresh, nil)
+		c.put(fresh.keyFor(req.key), req.client(), epoch, fresh, nil)
 	}
-	return res, nil
 }
 
 // keyFor is where an answer belongs: one that says that the name does not exist

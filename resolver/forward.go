@@ -30,16 +30,18 @@ func (f *forwarder) Exchange(ctx context.Context, req *Request) (*Response, erro
 	if req.TCP && isTransfer(req.msg.qtype) {
 		return f.transfer(ctx, req, req.upstreams)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	r := &race{ctx: ctx, req: req, resend: f.resend, deadline: time.Now().Add(f.timeout), wake: make(chan struct{}, 1)}
+	r := f.newRace(req, time.Now())
+	defer r.begin(ctx)()
+	r.launch()
+	return r.run()
+}
+
+func (f *forwarder) newRace(req *Request, start time.Time) *race {
+	r := &race{req: req, resend: f.resend, deadline: start.Add(f.timeout), wake: make(chan struct{}, 1)}
 	for _, up := range req.upstreams {
 		r.peers = append(r.peers, req.scope.peer(up))
 	}
-	defer func() {
-		cancel()
-		r.finish()
-	}()
-	return r.run()
+	return r
 }
 
 // race is one query on its way to one or more upstreams. Earlier tries go on
@@ -60,6 +62,21 @@ type race struct {
 	pending  int
 	failures []attempt
 	refusal  *attempt // an answer, but one that another server may better
+}
+
+// begin lets a race run until the returned function is called.
+func (r *race) begin(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	r.ctx = ctx
+	return func() {
+		cancel()
+		for _, t := range r.tries {
+			t.abandon()
+			if took := time.Since(t.start); !t.done.Load() && took >= r.resend {
+				r.req.metrics().exchanged(t.network == "tcp", took, outcomeTimeout)
+			}
+		}
+	}
 }
 
 // arrive is how tries deliver; it never blocks.
@@ -85,8 +102,8 @@ func (r *race) next() (attempt, bool) {
 	return a, true
 }
 
+// run waits for what was launched.
 func (r *race) run() (*Response, error) {
-	r.launch()
 	timer := time.NewTimer(r.untilNext())
 	defer timer.Stop()
 	for r.pending > 0 {
@@ -113,10 +130,7 @@ func (r *race) run() (*Response, error) {
 			if r.refusal != nil && len(r.tries) >= len(r.peers) {
 				return r.refusal.response(), nil
 			}
-			if len(r.tries) < tries*len(r.peers) {
-				r.req.metrics().retries[retryResend].Add(1)
-				r.launch()
-			}
+			r.retry()
 			timer.Reset(r.untilNext())
 		case <-r.ctx.Done():
 			return r.end()
@@ -134,24 +148,22 @@ func (r *race) untilNext() time.Duration {
 	return left
 }
 
+// retry asks once more, the next upstream if there are several.
+func (r *race) retry() {
+	if len(r.tries) < tries*len(r.peers) {
+		r.req.metrics().retries[retryResend].Add(1)
+		r.launch()
+	}
+}
+
 func (r *race) launch() {
-	t := &try{race: r, peer: r.peers[len(r.tries)%len(r.peers)], req: r.req, opt: r.req.edns, network: "udp", start: time.Now()}
+	t := &try{to: r, peer: r.peers[len(r.tries)%len(r.peers)], req: r.req, opt: r.req.edns, network: "udp", start: time.Now()}
 	if r.req.TCP {
 		t.network = "tcp"
 	}
 	r.tries = append(r.tries, t)
 	r.pending++
 	r.send(t)
-}
-
-// finish lets go of the tries that are still on their way.
-func (r *race) finish() {
-	for _, t := range r.tries {
-		t.abandon()
-		if took := time.Since(t.start); !t.done.Load() && took >= r.resend {
-			r.req.metrics().exchanged(t.network == "tcp", took, outcomeTimeout)
-		}
-	}
 }
 
 func (r *race) note(a attempt) {

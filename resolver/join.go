@@ -12,8 +12,9 @@ import (
 // hundred that ask at once, cost the upstream one query, and give whoever forges
 // answers one chance (RFC 5452 section 5). Each gets the answer with its own ID,
 // spelling and size, which is reply.go's work.
-func (m *metrics) join(next Exchanger) Exchanger {
-	return &joinStage{next: next, joins: &m.joins, flights: make(map[flightKey]*flight)}
+func (s *Server) join(next Exchanger) Exchanger {
+	s.joins = &joinStage{next: next, joins: &s.metrics.joins, flights: make(map[flightKey]*flight)}
+	return s.joins
 }
 
 type joinStage struct {
@@ -34,7 +35,8 @@ type flightKey struct {
 type flight struct {
 	waiters int
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when res and err are there
+	done    chan struct{} // closed when res and err are there; nil if nobody looks
+	passage *passage      // nil for a flight with a goroutine
 	res     *Response
 	err     error
 }
@@ -62,19 +64,30 @@ func (s *joinStage) board(ctx context.Context, k flightKey, req *Request) *fligh
 	if f, ok := s.flights[k]; ok {
 		f.waiters++
 		s.joins.Add(1)
+		if f.done == nil {
+			f.done = make(chan struct{})
+		}
 		return f
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{waiters: 1, cancel: cancel, done: make(chan struct{})}
 	s.flights[k] = f
 	go func() {
-		f.res, f.err = s.next.Exchange(ctx, req)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.remove(k, f)
-		close(f.done)
+		res, err := s.next.Exchange(ctx, req)
+		s.land(k, f, res, err)
 	}()
 	return f
+}
+
+// land ends a flight.
+func (s *joinStage) land(k flightKey, f *flight, res *Response, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.res, f.err = res, err
+	s.remove(k, f)
+	if f.done != nil {
+		close(f.done)
+	}
 }
 
 func (s *joinStage) leave(k flightKey, f *flight) {

@@ -11,34 +11,40 @@ import (
 
 // limit refuses at once what would be more queries waiting for upstreams than a scope,
 // or all of them, may have. A zone transfer holds its turn until its end.
-func (s *Server) limit(next Exchanger) Exchanger {
-	return &limitStage{turns: make(chan struct{}, s.cfg.MaxForwards), next: next}
+func limit(next Exchanger) Exchanger {
+	return &limitStage{next: next}
 }
 
-type limitStage struct {
-	turns chan struct{}
-	next  Exchanger
-}
+type limitStage struct{ next Exchanger }
 
 func (s *limitStage) Exchange(ctx context.Context, req *Request) (*Response, error) {
-	if !take(req.scope.forwards) {
-		return nil, crowded(cap(req.scope.forwards))
-	}
-	if !take(s.turns) {
-		<-req.scope.forwards
-		return nil, crowded(cap(s.turns))
-	}
-	release := func() {
-		<-s.turns
-		<-req.scope.forwards
+	if err := req.scope.enter(); err != nil {
+		return nil, err
 	}
 	res, err := s.next.Exchange(ctx, req)
 	if err != nil || res.rest == nil {
-		release()
+		req.scope.leave()
 		return res, err
 	}
-	res.rest.onClose = release
+	res.rest.onClose = req.scope.leave
 	return res, nil
+}
+
+// enter takes the turn of a query that waits for an upstream. Whoever got it leaves.
+func (sc *Scope) enter() error {
+	if !take(sc.forwards) {
+		return crowded(cap(sc.forwards))
+	}
+	if !take(sc.server.forwards) {
+		<-sc.forwards
+		return crowded(cap(sc.server.forwards))
+	}
+	return nil
+}
+
+func (sc *Scope) leave() {
+	<-sc.server.forwards
+	<-sc.forwards
 }
 
 func take(turns chan struct{}) bool {

@@ -18,6 +18,7 @@ type peer struct {
 	mu      sync.Mutex // guards what follows
 	ports   []*port    // that take queries
 	streams []*stream
+	opening bool
 	sweeper *time.Timer // runs while there are ports
 	used    time.Time
 }
@@ -85,19 +86,19 @@ func (p *peer) send(ctx context.Context, t *try) error {
 		if err != nil {
 			return err
 		}
-		id, last, ok := from.add(t)
-		if !ok || last {
-			p.drop(from)
+		if id, ok := p.reserve(from, t); ok {
+			return from.send(t, id)
 		}
-		if !ok {
-			continue
-		}
-		if !t.waits(from, id) {
-			from.forget(t, id)
-			return nil
-		}
-		return from.write(t, id)
 	}
+}
+
+// reserve gives a try an ID on a port; ok is false if that takes none any more.
+func (p *peer) reserve(from *port, t *try) (id uint16, ok bool) {
+	id, last, ok := from.add(t)
+	if !ok || last {
+		p.drop(from)
+	}
+	return id, ok
 }
 
 // port draws one of the open ports, or opens another one.
@@ -105,6 +106,45 @@ func (p *peer) port(ctx context.Context) (*port, error) {
 	if open := p.drawPort(); open != nil {
 		return open, nil
 	}
+	return p.open(ctx)
+}
+
+// readyPort draws one of the open ports, and has another one opened where there are
+// few; nil where there are too few to draw from. It does not block.
+func (p *peer) readyPort() *port {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	open := p.drawFrom(minPorts)
+	if len(p.ports) < maxPorts && !p.opening {
+		p.opening = true
+		go p.openAnother()
+	}
+	return open
+}
+
+// reserveReady is reserve on a port that is open; nil if there is none.
+func (p *peer) reserveReady(t *try) (*port, uint16) {
+	for {
+		from := p.readyPort()
+		if from == nil {
+			return nil, 0
+		}
+		if id, ok := p.reserve(from, t); ok {
+			return from, id
+		}
+	}
+}
+
+func (p *peer) openAnother() {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	_, _ = p.open(ctx) // the next query finds out, and tells
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opening = false
+}
+
+func (p *peer) open(ctx context.Context) (*port, error) {
 	conn, err := p.scope.dial(ctx, "udp", p.addr)
 	if err != nil {
 		return nil, err
@@ -122,11 +162,16 @@ func (p *peer) port(ctx context.Context) (*port, error) {
 
 // drawPort returns nil where there are too few.
 func (p *peer) drawPort() *port {
-	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.drawFrom(maxPorts)
+}
+
+// drawFrom draws one port of so many at least.
+func (p *peer) drawFrom(least int) *port {
+	now := time.Now()
 	p.used = now
-	for len(p.ports) >= maxPorts {
+	for len(p.ports) >= least {
 		i := draw(min(len(p.ports), 256))
 		open := p.ports[i]
 		if !open.isOld(now) {

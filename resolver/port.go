@@ -20,9 +20,9 @@ import (
 // queries share gives nothing away as long as nobody learns its number; so it lives
 // shorter than a scan for open ports takes.
 const (
-	// maxPorts is how many ports to one upstream take new queries; each query draws
-	// one of them. Below as many queries a second each has a port of its own.
-	maxPorts = 8
+	// maxPorts is how many ports to one upstream take new queries, and minPorts are
+	// enough for a query to draw one of them.
+	maxPorts, minPorts = 8, 4
 	// maxUses is how many queries a port takes: at full speed it is gone within
 	// milliseconds, and what it costs to open one is shared by as many.
 	maxUses = 64
@@ -123,6 +123,16 @@ func (p *port) fail(err error) {
 	for _, t := range waiting {
 		t.deliver(nil, err)
 	}
+}
+
+// send sends the query of a try that add has given an ID, unless nobody wants to know
+// any more.
+func (p *port) send(t *try, id uint16) error {
+	if !t.waits(p, id) {
+		p.forget(t, id)
+		return nil
+	}
+	return p.write(t, id)
 }
 
 // write sends a try's query. The error may be about an earlier one: then the upstream

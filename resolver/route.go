@@ -22,14 +22,24 @@ func (s *routeStage) Exchange(ctx context.Context, req *Request) (*Response, err
 		return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeNoReachableAuthority,
 			text: fmt.Sprintf("no upstream for queries at %s", req.Local)}
 	}
+	ups, err := req.scope.upstreamsFor(st, to)
+	if err != nil {
+		return nil, err
+	}
 	routed := *req
-	routed.upstreams = st.upstreams
-	if len(st.upstreams) == 0 {
-		routed.upstreams = []netip.AddrPort{to.server}
-	}
-	if err := req.scope.checkLoop(routed.upstreams); err != nil {
-		return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeOther, text: err.Error()}
-	}
+	routed.upstreams = ups
 	routed.key, routed.keyed = newKey(to, req)
 	return s.next.Exchange(ctx, &routed)
+}
+
+// upstreamsFor are the servers of a set. One of our own sockets is none.
+func (sc *Scope) upstreamsFor(st *settings, to set) ([]netip.AddrPort, error) {
+	ups := st.upstreams
+	if len(ups) == 0 {
+		ups = []netip.AddrPort{to.server}
+	}
+	if err := sc.checkLoop(ups); err != nil {
+		return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeOther, text: err.Error()}
+	}
+	return ups, nil
 }

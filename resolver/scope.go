@@ -64,6 +64,7 @@ type Scope struct {
 	forwards chan struct{} // bounds what waits for upstreams
 	listen   atomic.Pointer[[]netip.AddrPort]
 	peers    peers
+	passages passages
 
 	mu       sync.Mutex // guards changes of settings
 	settings atomic.Pointer[settings]

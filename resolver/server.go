@@ -23,11 +23,14 @@ type Server struct {
 	table  atomic.Pointer[Table]
 	cache  *cache // nil if it is off
 	// answers are those of the table that were asked for.
-	answers  *cache
-	chain    Exchanger
-	metrics  *metrics
-	queryLog *queryLog     // nil if it is off
-	drain    time.Duration // bounds the answers after the end
+	answers   *cache
+	chain     Exchanger
+	joins     *joinStage
+	forwards  chan struct{} // bounds what waits for upstreams
+	forwarder *forwarder    // the end of the chain, nil if there is another one
+	metrics   *metrics
+	queryLog  *queryLog     // nil if it is off
+	drain     time.Duration // bounds the answers after the end
 	// turns bounds the goroutines that work on a query. There are more than
 	// forwards may be, and forwards above their own limit fail at once: a turn
 	// comes soon, whatever the upstreams do.
@@ -61,6 +64,8 @@ func New(cfg Config) (*Server, error) {
 // newChain answers in this order: the name table, the cache, whoever end asks. The
 // limit counts those who wait, whether or not they wait for the same answer.
 func (s *Server) newChain(end Exchanger) Exchanger {
+	s.forwarder, _ = end.(*forwarder)
+	s.forwards = make(chan struct{}, s.cfg.MaxForwards)
 	lookup, fill := s.cache.lookup, s.cache.fill
 	if s.cache == nil {
 		lookup, fill = none, none
@@ -72,8 +77,8 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 		},
 		route,
 		lookup,
-		s.limit,
-		s.metrics.join,
+		limit,
+		s.join,
 		fill,
 	)
 }
@@ -113,6 +118,11 @@ func (sc *Scope) answer(ctx context.Context, in packet, write func([]byte) error
 	if err == nil {
 		res, err = sc.server.chain.Exchange(ctx, req)
 	}
+	return sc.conclude(in, req, res, err, write)
+}
+
+// conclude writes what a client gets of a response or an error.
+func (sc *Scope) conclude(in packet, req *Request, res *Response, err error, write func([]byte) error) error {
 	if err != nil {
 		f := asFailure(err)
 		sc.log.Debug("query failed", "qname", req.msg.name.String(), "client", in.client, "err", err)

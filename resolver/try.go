@@ -11,9 +11,8 @@ import (
 )
 
 // try is one query to one upstream, with what has to follow it there: without EDNS,
-// or over TCP. Its outcome goes to its race, once.
+// or over TCP. Its outcome goes to its taker, once.
 type try struct {
-	race    *race
 	peer    *peer
 	req     *Request
 	opt     *edns // what goes out
@@ -26,10 +25,18 @@ type try struct {
 	again  bool        // and was asked a second time
 	done   atomic.Bool // its outcome is known
 
-	mu   sync.Mutex // guards what follows
-	wait waiter
-	id   uint16 // under which it waits
-	over bool
+	mu        sync.Mutex // guards what follows
+	to        taker
+	delivered bool
+	wait      waiter
+	id        uint16 // under which it waits
+	over      bool
+}
+
+// taker is who gets what becomes of a try: the answer, or what went wrong. It does not
+// block.
+type taker interface {
+	take(t *try, reply *message, err error)
 }
 
 // waiter is a socket that has promised an answer to a try.
@@ -71,23 +78,54 @@ func (t *try) interrupted(err error) {
 		return
 	}
 	t.again = true
-	t.race.ask(t)
+	t.taker().(*race).ask(t) // nobody else uses connections
 }
 
-// deliver takes the answer to the query, or what went wrong, and sees whether
-// something has to follow.
+// deliver hands over what has become of the query.
 func (t *try) deliver(reply *message, err error) {
+	t.mu.Lock()
+	t.delivered = true
+	t.mu.Unlock()
+	t.taker().take(t, reply, err)
+}
+
+// isDelivered reports whether anything has become of the query.
+func (t *try) isDelivered() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.delivered
+}
+
+func (t *try) taker() taker {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.to
+}
+
+// handOver makes somebody else the taker, unless it is too late.
+func (t *try) handOver(to taker) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.delivered {
+		return false
+	}
+	t.to = to
+	return true
+}
+
+// take sees whether something has to follow.
+func (r *race) take(t *try, reply *message, err error) {
 	switch {
 	case err == nil && t.lacksEDNS(reply):
 		// This hop's EDNS is ours to give up (RFC 6891 section 6.2.2).
 		t.opt = nil
 		t.req.metrics().retries[retryEDNS].Add(1)
-		t.race.send(t)
+		r.send(t)
 		return
 	case t.network == "udp" && isCut(reply, err):
 		t.network, t.short = "tcp", reply
 		t.req.metrics().retries[retryTCP].Add(1)
-		t.race.ask(t)
+		r.ask(t)
 		return
 	case err != nil && t.short != nil:
 		// The client may have better luck, and TC tells it to try.
@@ -99,7 +137,7 @@ func (t *try) deliver(reply *message, err error) {
 	}
 	t.done.Store(true)
 	t.req.metrics().exchanged(a.network == "tcp", a.took, a.outcome())
-	t.race.arrive(a)
+	r.arrive(a)
 }
 
 func (a *attempt) outcome() outcome {

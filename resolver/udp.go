@@ -95,7 +95,7 @@ func (l *udpLoop) next() error {
 	l.socket.Flush(l.lost)
 	l.path.end()
 	for _, i := range l.long {
-		l.spawnUDP(l.socket, packet{wire: bytes.Clone(b.Datagram(i)), client: b.Client(i), local: b.Local(i), read: l.path.read, counters: l.path.counters})
+		l.spawnUDP(l.socket, l.packet(b, i))
 	}
 	return nil
 }
@@ -112,13 +112,18 @@ func (l *udpLoop) answerReady(b *mmsg.Batch, i int) bool {
 	}
 	reply := l.path.answer(b.Buffer(i), wire, local, false)
 	if reply == nil {
-		return false
+		return l.path.missed && l.depart(l.socket, l.packet(b, i), l.path.to, &l.path.q)
 	}
 	b.Reply(i, reply, 2)
 	if l.queryLog != nil {
 		l.path.log(b.Client(i), local, false)
 	}
 	return true
+}
+
+// packet is a copy of a datagram that outlives the batch.
+func (l *udpLoop) packet(b *mmsg.Batch, i int) packet {
+	return packet{wire: bytes.Clone(b.Datagram(i)), client: b.Client(i), local: b.Local(i), read: l.path.read, counters: l.path.counters}
 }
 
 // spawnUDP waits for a turn and answers in a goroutine.

@@ -90,7 +90,7 @@ func TestMisbehavingUpstream(t *testing.T) {
 			reply(w[:len(w)-2])
 		}, answer},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		bothWays(t, tc.name, func(t *testing.T, start starter) {
 			up := upstream(t, tc.udp, tc.tcp)
 			_, addr := start(t, quick(up.addr))
 			got := exchange(t, "udp", addr, query("a.example.org", dns.TypeA))
@@ -102,13 +102,13 @@ func TestMisbehavingUpstream(t *testing.T) {
 	}
 }
 
+// loseFirst loses every second copy, beginning with the first.
 func loseFirst(answer script) script {
-	first := true
+	lost := false
 	return func(reply func([]byte), q asked) {
-		if !first {
+		if lost = !lost; !lost {
 			answer(reply, q)
 		}
-		first = false
 	}
 }
 
@@ -161,7 +161,7 @@ func TestUpstreamFailures(t *testing.T) {
 			return upstream(t, broken, broken).addr
 		}, dns.ExtendedErrorCodeNetworkError, "upstream %s: malformed answer: message ends inside a record"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		bothWays(t, tc.name, func(t *testing.T, start starter) {
 			up := tc.up(t)
 			_, addr := start(t, hasty(up))
 			got := exchange(t, tc.network, addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
@@ -197,7 +197,7 @@ func TestFailover(t *testing.T) {
 		{"SERVFAIL", func(t *testing.T) netip.AddrPort { return upstream(t, fail(dns.RcodeServerFailure), nil).addr }},
 		{"REFUSED", func(t *testing.T) netip.AddrPort { return upstream(t, fail(dns.RcodeRefused), nil).addr }},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		bothWays(t, tc.name, func(t *testing.T, start starter) {
 			second := upstream(t, answer, nil)
 			_, addr := start(t, quick(tc.first(t), second.addr))
 			wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))

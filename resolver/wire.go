@@ -20,6 +20,9 @@ type wirePath struct {
 	*Scope
 	readyNotes
 	q wireQuery
+	// missed says that a query is plain but not ready, and to who is asked then.
+	missed bool
+	to     set
 }
 
 func (sc *Scope) newWirePath() *wirePath {
@@ -41,6 +44,7 @@ type wireQuery struct {
 // of its length in front as TCP wants them. It returns nil for the long way. The time
 // is that of the last begin.
 func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
+	p.missed = false
 	if !p.q.read(wire, tcp) {
 		return nil
 	}
@@ -48,11 +52,15 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	if k := p.answers.findWire(st.answers, &p.q, p.q.qtype); k != nil {
 		return p.reply(out, wire, fromTable, k, tcp)
 	}
-	if p.cache == nil || p.table.Load().holds(p.q.name, st.search) {
+	if p.table.Load().holds(p.q.name, st.search) {
 		return nil
 	}
 	to, ok := p.setFor(st, local)
 	if !ok {
+		return nil
+	}
+	if p.cache == nil {
+		p.missed, p.to = true, to
 		return nil
 	}
 	for _, qtype := range [...]uint16{p.q.qtype, dns.TypeNone} {
@@ -60,6 +68,7 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 			return p.reply(out, wire, fromCache, k, tcp)
 		}
 	}
+	p.missed, p.to = true, to
 	return nil
 }
 
