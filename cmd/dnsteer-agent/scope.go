@@ -10,6 +10,9 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/dnsteer/dnsteer/cmd/internal/resolvconf"
 	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
@@ -52,7 +55,7 @@ var _ scope = (*nodeScope)(nil)
 func (a *agent) newNodeScope(p plan) (*nodeScope, error) {
 	var listeners *loader.Listeners
 	err := a.home.within(p.namespace, func() (err error) {
-		listeners, err = loader.Listen(a.datapath.Port())
+		listeners, err = listen(a.datapath.Port())
 		return err
 	})
 	if err != nil {
@@ -71,6 +74,24 @@ func (a *agent) newNodeScope(p plan) (*nodeScope, error) {
 		return nil, errors.Join(err, s.withdraw(), s.drain())
 	}
 	return s, nil
+}
+
+// listen opens the listeners in the calling thread's namespace. containerd brings a
+// pod's loopback interface up while plugins run, not before: one that is still down is
+// brought up here, since without it there is no 127.0.0.1 to steer to.
+func listen(port uint16) (*loader.Listeners, error) {
+	listeners, err := loader.Listen(port)
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return listeners, err
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bring up lo: %w", err)
+	}
+	return loader.Listen(port)
 }
 
 // holdScope makes a scope of an enrolment, ours or another agent's; it is not served.
