@@ -12,13 +12,13 @@ DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-
 	nsd unbound nodejs python3 $(CLANG) llvm-14 clang-format-14 \
 	qemu-system-x86 xz-utils zstd
 
-PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec)')
+PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec|kube)')
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build image demo test race matrix lint generate check-generated fmt deps bench clean
+.PHONY: help build image demo test race matrix kube lint generate check-generated fmt deps bench clean
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 build: ## build bin/dnsteer
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -39,6 +39,13 @@ race: ## the privileged tests under the race detector
 
 matrix: ## the privileged tests inside every kernel that Debian serves, or KERNEL=6.1 alone
 	go run ./test/matrix $(if $(KERNEL),-kernel $(KERNEL))
+
+# Programs that tests run, of a module of their own.
+BUILD_KUBE = cd test/kube/programs && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/.cache/kube/ \
+	-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes)"
+
+kube: ## build etcd and Kubernetes for tests, into .cache/kube (20 minutes once)
+	$(BUILD_KUBE) ./hyperkube
 
 lint: ## vet, format, static checks, tidy
 	go vet ./...
