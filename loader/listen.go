@@ -114,6 +114,24 @@ func (l *Listeners) add(family int, stream, tags bool, owner int) (*socket, erro
 	return s, s.bind(l.Port)
 }
 
+// Addresses returns where they listen, for UDP and TCP alike. A wildcard address is that
+// of tags, on the loopback interface alone.
+func (l *Listeners) Addresses() []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, s := range l.sockets {
+		if s.stream {
+			continue
+		}
+		switch a := s.address(l.Port).(type) {
+		case *unix.SockaddrInet4:
+			list = append(list, netip.AddrPortFrom(netip.AddrFrom4(a.Addr), l.Port))
+		case *unix.SockaddrInet6:
+			list = append(list, netip.AddrPortFrom(netip.AddrFrom16(a.Addr), l.Port))
+		}
+	}
+	return list
+}
+
 // UDP returns the UDP sockets for use with package net. They are duplicates: closing
 // them does not close the listeners, and as long as one lives, so does the scope.
 func (l *Listeners) UDP() ([]*net.UDPConn, error) {
