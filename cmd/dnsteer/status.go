@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dnsteer/dnsteer/cmd/internal/agentstatus"
+	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
 	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
 )
@@ -20,16 +22,23 @@ type state struct {
 	loader.Loaded
 	// Answers tells whether a resolver of dnsteer answers in this network namespace.
 	Answers bool `json:"resolver_answers"`
+	// Agent is what the node's agent tells, if this is the datapath that it uses.
+	Agent *agentstatus.Status `json:"agent,omitempty"`
 }
 
 func statusCommand(ctx context.Context, e env, args []string) error {
 	fs := newFlags("status")
 	bpffs := fs.String("bpffs", loader.DefaultBPFFS, "BPF filesystem that holds the pins: its mount `point`")
+	socket := fs.String("agent-socket", cnirpc.DefaultSocket, "`socket` at which dnsteer-agent hears plugins, if one runs")
 	asJSON := fs.Bool("json", false, "print JSON")
 	if err := parse(e, fs, args, false); err != nil {
 		return err
 	}
 	if err := needRoot(); err != nil {
+		return err
+	}
+	agent, err := askAgent(ctx, *socket)
+	if err != nil {
 		return err
 	}
 	loaded, err := loader.List(*bpffs)
@@ -39,7 +48,11 @@ func statusCommand(ctx context.Context, e env, args []string) error {
 	states := make([]state, 0, len(loaded))
 	problems := false
 	for _, l := range loaded {
-		states = append(states, state{l, answers(ctx, l.Port)})
+		s := state{Loaded: l, Answers: answers(ctx, l.Port)}
+		if agent != nil && agent.CgroupID == l.CgroupID {
+			s.Agent = agent
+		}
+		states = append(states, s)
 		problems = problems || l.Problem != ""
 	}
 	if *asJSON {
@@ -108,10 +121,12 @@ func (s state) print(w io.Writer) error {
 	} else if err := s.printCounts(w); err != nil {
 		return err
 	}
-	if len(s.Leaks) == 0 {
-		return nil
+	if len(s.Leaks) > 0 {
+		if err := printLeaks(w, s.Leaks); err != nil {
+			return err
+		}
 	}
-	return printLeaks(w, s.Leaks)
+	return printPods(w, s.Agent)
 }
 
 func (s state) printCounts(w io.Writer) error {
