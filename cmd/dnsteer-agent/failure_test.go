@@ -56,31 +56,6 @@ func TestHung(t *testing.T) {
 	agent.end(t, unix.SIGTERM)
 }
 
-// A second agent waits, changes nothing, and takes over when the first has ended.
-func TestSecond(t *testing.T) {
-	w := newWorld(t)
-	defer w.unload(t)
-	pod, server := testenv.NewLink(t)
-	nameserver(t, server, "192.0.2.53")
-	first := w.start(t, server)
-	if err := w.client().Add(t.Context(), podAttachment(t, pod, "pod", "192.0.2.53")); err != nil {
-		t.Fatal(err)
-	}
-	waiting := w.start(t, server) // it is the first that answers
-	w.waits(t, waiting)
-	waiting.end(t, unix.SIGTERM)
-	second := w.start(t, server)
-	w.waits(t, second)
-	w.expect(t, pod, "192.0.2.53", svc, fromTab)
-	if log := first.end(t, unix.SIGKILL); strings.Contains(log, "level=WARN") {
-		t.Errorf("the first complains: %s", log)
-	}
-	w.becomes(t, pod, fromTab)
-	if log := second.end(t, unix.SIGTERM); !strings.Contains(log, "restored") {
-		t.Errorf("the second did not restore: %s", log)
-	}
-}
-
 // Pods that come and go by the dozen, the same namespace again at once: nothing fails,
 // nothing is left.
 func TestChurn(t *testing.T) {
@@ -119,7 +94,7 @@ func (w *world) waits(t *testing.T, p *process) {
 	testenv.Eventually(t, patience, func() error {
 		open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
 		for _, path := range open {
-			if target, _ := os.Readlink(path); target == w.socket()+".lock" {
+			if target, _ := os.Readlink(path); target == filepath.Join(w.socket()+".d", "lock") {
 				return nil
 			}
 		}

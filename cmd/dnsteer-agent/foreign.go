@@ -162,9 +162,6 @@ func (s *podScope) isSame() bool {
 	return err != nil || listens == s.listens && owner == s.owner
 }
 
-// beat has nothing to say: the scope has no heartbeat.
-func (s *podScope) beat() error { return nil }
-
 // setConf changes nothing: which nameserver a query was for, this resolver is not told.
 func (s *podScope) setConf(resolvconf.Conf) {}
 

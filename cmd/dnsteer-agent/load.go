@@ -34,7 +34,7 @@ func cgroupRoot(root string) (string, error) {
 	return filepath.Join(root, mounts[0].Point), nil
 }
 
-// newAgent loads or adopts the datapath, and reads the names.
+// newAgent makes an agent that knows the names, but no pods; it has no datapath yet.
 func (s *settings) newAgent(log *slog.Logger) (*agent, error) {
 	a := &agent{
 		store: store{s.state}, log: log, root: s.root,
@@ -74,8 +74,7 @@ func (s *settings) newAgent(log *slog.Logger) (*agent, error) {
 			return nil, err
 		}
 	}
-	a.datapath, err = loadOrAdopt(s.opts)
-	return a, err
+	return a, nil
 }
 
 // loadOrAdopt loads the datapath, or adopts with this version's programs what the agent

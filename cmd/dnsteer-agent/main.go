@@ -14,12 +14,10 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/privilege"
 	"github.com/dnsteer/dnsteer/cmd/internal/conflist"
 	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
@@ -55,11 +53,16 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 			return err
 		}
 	}
-	// By their group the agent's own queries are exempt, in every namespace.
-	if err := syscall.Setresgid(loader.DefaultOwner, loader.DefaultOwner, loader.DefaultOwner); err != nil {
-		return fmt.Errorf("become group %d: %w", loader.DefaultOwner, err)
+	if err := os.MkdirAll(s.runDir(), 0o700); err != nil { // root's, as what is in it
+		return fmt.Errorf("make directory of the agent: %w", err)
 	}
-	return s.serve(ctx, log)
+	// By their group and user the agent's own queries are exempt, in every namespace.
+	if err := privilege.Drop(loader.DefaultOwner, log); err != nil {
+		return err
+	}
+	ctx, cancel := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer cancel()
+	return s.run(ctx, log)
 }
 
 func uninstall(node conflist.Node, log *slog.Logger) error {
@@ -69,53 +72,6 @@ func uninstall(node conflist.Node, log *slog.Logger) error {
 		return err
 	}
 	return node.RemoveBinary()
-}
-
-// serve runs until SIGTERM. The socket is there when what was enrolled before is again.
-func (s *settings) serve(ctx context.Context, log *slog.Logger) error {
-	ctx, cancel := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
-	defer cancel()
-	unlock, err := lock(ctx, s.socket+".lock")
-	if errors.Is(err, context.Canceled) {
-		return nil // told to end before it began
-	}
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	a, err := s.newAgent(log)
-	if err != nil {
-		return err
-	}
-	defer a.datapath.Close()
-	defer a.close()
-	h, err := newHeart(a)
-	if err != nil {
-		return err
-	}
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
-	defer cancel()
-	tasks.Go(func() { h.run(ctx) })
-	if a.cluster != nil {
-		tasks.Go(func() { a.cluster.Run(ctx) })
-	}
-	a.restore()
-	a.reconcile()
-	l, err := cnirpc.Listen(s.socket)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = cnirpc.Remove(s.socket) }()
-	tasks.Go(func() { s.watchNames(ctx, a) })
-	tasks.Go(func() { a.reconcileLoop(ctx) })
-	if s.node.Plugin != "" {
-		tasks.Go(func() {
-			s.node.Watch(ctx, func(changed []string, err error) { reportInstall(log, changed, err) })
-		})
-	}
-	log.Info("serving", "cgroup", s.opts.Cgroup, "socket", s.socket)
-	return (&cnirpc.Server{Agent: a, Log: log}).Serve(ctx, l)
 }
 
 func reportInstall(log *slog.Logger, changed []string, err error) {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,9 @@ import (
 // patience bounds what takes milliseconds on an idle machine.
 const patience = 20 * time.Second
 
-func TestMain(m *testing.M) { testenv.Main(m, testenv.Roles{"ask": ask, "container": container}) }
+func TestMain(m *testing.M) {
+	testenv.Main(m, testenv.Roles{"ask": ask, "container": container, "load": load})
+}
 
 // ask is an application: it resolves a name with the nameserver of its choice.
 func ask(args []string) int {
@@ -102,18 +105,54 @@ func (w *world) opts() loader.Options {
 // process is a running agent.
 type process struct {
 	cmd *exec.Cmd
-	log bytes.Buffer
+	log journal
+}
+
+// journal is what a process writes while others look at it.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(text []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(text)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+// says returns when the agent has logged that.
+func (p *process) says(t *testing.T, text string) {
+	t.Helper()
+	testenv.Eventually(t, patience, func() error {
+		if log := p.log.String(); !strings.Contains(log, text) {
+			return fmt.Errorf("it does not say %q: %s", text, log)
+		}
+		return nil
+	})
 }
 
 // start runs the agent in a namespace, and returns when it serves.
 func (w *world) start(t *testing.T, ns *testenv.NetNS, more ...string) *process {
+	t.Helper()
+	p := w.launch(t, ns, more...)
+	p.says(t, "msg=serving")
+	return p
+}
+
+// launch runs the agent.
+func (w *world) launch(t *testing.T, ns *testenv.NetNS, more ...string) *process {
 	t.Helper()
 	args := []string{"-socket", w.socket(), "-state", filepath.Join(w.dir, "state"),
 		"-cgroup", w.cgroup.Path, "-bpffs", w.bpffs, "-hosts", w.names}
 	p := &process{cmd: exec.Command(w.binary, append(args, more...)...)}
 	p.cmd.Stderr = &p.log
 	ns.For(t).Start(p.cmd)
-	testenv.Eventually(t, patience, func() error { return w.client().Status(t.Context()) })
 	return p
 }
 

@@ -43,6 +43,8 @@ func (a *agent) reconcileLoop(ctx context.Context) {
 
 // reconcile makes of each pod of the node what policy wants it to be.
 func (a *agent) reconcile() {
+	a.turn.Lock()
+	defer a.turn.Unlock()
 	seen, err := a.scanner.Scan()
 	if err != nil {
 		a.log.Warn("go by what the runtime tells", "err", err)

@@ -28,8 +28,6 @@ type scope interface {
 	drain() error
 	// check tells whether it steers as it should.
 	check() error
-	// beat says that the node's resolver is alive.
-	beat() error
 	// setConf is told of another resolv.conf.
 	setConf(resolvconf.Conf)
 }
@@ -39,12 +37,14 @@ type nodeScope struct {
 	namespace *os.File // the pod's
 	home      home
 	enrolment *loader.Enrolment
+	settings  loader.Scope // as it was enrolled
 	resolver  *resolver.Scope
 	log       *slog.Logger
 
-	stop   context.CancelFunc
-	served chan struct{} // closed when Serve has ended, with err
-	err    error
+	unfollow func()             // the namespace's routes
+	stop     context.CancelFunc // of Serve
+	served   chan struct{}      // closed when Serve has ended, with err
+	err      error
 }
 
 var _ scope = (*nodeScope)(nil)
@@ -61,14 +61,10 @@ func (a *agent) newNodeScope(p plan) (*nodeScope, error) {
 	if err != nil {
 		return nil, err
 	}
-	enrolment, err := a.datapath.Attend(listeners)
-	if err != nil {
-		listeners.Close()
-		return nil, err
-	}
-	s := a.holdScope(p, enrolment)
+	s := a.holdScope(p, a.heart.Attend(listeners))
+	s.settings = settingsOf(p.conf)
 	if err = s.serve(a.server, p.conf); err == nil {
-		err = s.enrol(p.conf)
+		err = s.enrol()
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.withdraw(), s.drain())
@@ -92,6 +88,22 @@ func listen(port uint16) (*loader.Listeners, error) {
 		return nil, fmt.Errorf("bring up lo: %w", err)
 	}
 	return loader.Listen(port)
+}
+
+// adoptScope serves a scope that another agent has enrolled, and serves too. It takes the
+// listeners over, and closes them if it fails.
+func (a *agent) adoptScope(p plan, settings loader.Scope, listeners []*os.File) (*nodeScope, error) {
+	enrolment, err := a.heart.Adopt(listeners)
+	if err != nil {
+		return nil, err
+	}
+	s := a.holdScope(p, enrolment)
+	s.settings = settings
+	if err := errors.Join(s.serve(a.server, p.conf), s.follow()); err != nil {
+		s.letGo()
+		return nil, err
+	}
+	return s, nil
 }
 
 // holdScope makes a scope of an enrolment, ours or another agent's; it is not served.
@@ -134,8 +146,23 @@ func (s *nodeScope) serve(server *resolver.Server, conf resolvconf.Conf) error {
 	return nil
 }
 
-func (s *nodeScope) enrol(conf resolvconf.Conf) error {
-	return s.home.within(s.namespace, func() error { return s.enrolment.Enrol(settingsOf(conf)) })
+// enrol makes the namespace a scope of ours, or again one of ours.
+func (s *nodeScope) enrol() error {
+	if err := s.follow(); err != nil {
+		return err
+	}
+	return s.home.within(s.namespace, func() error { return s.enrolment.Enrol(s.settings) })
+}
+
+// follow keeps the addresses true that the namespace's sockets see as their own.
+func (s *nodeScope) follow() error {
+	if s.unfollow != nil {
+		return nil
+	}
+	return s.home.within(s.namespace, func() (err error) {
+		s.unfollow, err = s.enrolment.FollowRoutes(func(f func() error) error { return s.home.within(s.namespace, f) })
+		return err
+	})
 }
 
 // settingsOf says how a pod with that resolv.conf is steered: its first nameserver of
@@ -147,8 +174,6 @@ func settingsOf(conf resolvconf.Conf) loader.Scope {
 	}
 }
 
-func (s *nodeScope) beat() error { return s.home.within(s.namespace, s.enrolment.Beat) }
-
 // setConf changes what names are completed with. What 127.0.0.1 stands for stays: a
 // socket that is connected to it would see the new nameserver's answer under the old
 // one's name, and every other nameserver has a tag all the same.
@@ -159,7 +184,7 @@ func (s *nodeScope) check() error {
 	case <-s.served:
 		return fmt.Errorf("the resolver has ended: %w", s.err)
 	default:
-		return s.beat()
+		return s.enrolment.Beat() // which fails if it is no scope
 	}
 }
 
@@ -173,6 +198,9 @@ func (s *nodeScope) drain() error {
 
 // letGo stops serving, and leaves the scope to whoever else holds it.
 func (s *nodeScope) letGo() {
+	if s.unfollow != nil {
+		s.unfollow()
+	}
 	if s.stop != nil {
 		s.stop()
 		<-s.served

@@ -28,6 +28,7 @@ type settings struct {
 	nodeName, kubeconfig, dnsSelector string
 	steer                             string
 	hostNetwork                       bool
+	countLeaks                        bool
 }
 
 // usageError is a command line that makes no sense.
@@ -49,6 +50,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	fs.StringVar(&s.opts.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF `filesystem` for the pins")
 	fs.StringVar(&s.root, "host-root", "/", "`directory` where the node's files are; /proc/1/root in a container with hostPID")
 	fs.StringVar(&s.instance, "instance", "", "`UID` of the pod that this agent runs in")
+	fs.BoolVar(&s.countLeaks, "count-leaks", false, "count the packets to port 53 that leave pods unsteered; looks at every packet that leaves the node")
 	s.policyFlags(fs)
 	s.namesFlags(fs)
 	s.pluginFlags(fs)

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/handover"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+// takesOver starts the next agent, and returns when it has taken over.
+func (w *world) takesOver(t *testing.T, more ...string) *process {
+	t.Helper()
+	next := w.launch(t, testenv.NewNetNS(t), more...)
+	next.says(t, "msg=serving")
+	if !strings.Contains(next.log.String(), "took over") {
+		t.Fatalf("it has begun anew: %s", next.log.String())
+	}
+	return next
+}
+
+// pods are two with a nameserver each, announced to the agent.
+func (w *world) twoPods(t *testing.T) []*testenv.NetNS {
+	t.Helper()
+	var pods []*testenv.NetNS
+	for i := range 2 {
+		pod, server := testenv.NewLink(t)
+		nameserver(t, server, "192.0.2.53")
+		pods = append(pods, pod)
+		if err := w.client().Add(t.Context(), podAttachment(t, pod, fmt.Sprintf("pod-%d", i), "192.0.2.53")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return pods
+}
+
+// An agent takes over from another, and that from the next, under load: no query is lost
+// or answered by anybody but the resolver. The one that handed over may be ended in any
+// way, and runs again if all after it have died.
+func TestHandOver(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	first := w.start(t, testenv.NewNetNS(t))
+	var loads []*runningLoad
+	for _, pod := range w.twoPods(t) {
+		loads = append(loads, w.startLoad(t, pod, 2500))
+	}
+	second := w.takesOver(t)
+	first.says(t, "handed over")
+	third := w.takesOver(t)
+	second.says(t, "handed over")
+	if log := first.end(t, unix.SIGTERM); strings.Contains(log, "level=WARN") {
+		t.Errorf("the first complains: %s", log)
+	}
+	second.end(t, unix.SIGKILL)
+	fourth := w.takesOver(t)
+	for _, l := range loads {
+		l.stop(t).wantAllRight(t)
+	}
+	// A plugin that asks in between is answered by whoever has the socket.
+	pod := testenv.NewNetNS(t)
+	at := podAttachment(t, pod, "new", "192.0.2.53")
+	if err := w.client().Add(t.Context(), at); err != nil {
+		t.Error(err)
+	}
+	fourth.end(t, unix.SIGKILL)
+	third.says(t, "restored")
+	testenv.Eventually(t, patience, func() error { return w.client().Check(t.Context(), at) })
+	third.end(t, unix.SIGTERM)
+}
+
+// An instance that has handed over waits when it is started again, and does not take back
+// what its successor has.
+func TestRelieved(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	old := w.start(t, testenv.NewNetNS(t), "-instance", "old")
+	w.twoPods(t)
+	next := w.takesOver(t, "-instance", "next")
+	old.says(t, "handed over")
+	old.end(t, unix.SIGKILL)
+	again := w.launch(t, testenv.NewNetNS(t), "-instance", "old")
+	w.waits(t, again)
+	// The same that was started again after a crash may.
+	next.end(t, unix.SIGKILL)
+	again.says(t, "msg=serving")
+	next = w.takesOver(t, "-instance", "next")
+	again.says(t, "handed over")
+	again.end(t, unix.SIGTERM)
+	next.end(t, unix.SIGTERM)
+}
+
+// The next agent dies at each step of the hand-over: the one that runs goes on, and is
+// asked again.
+func TestHandOverBreaks(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	agent := w.start(t, testenv.NewNetNS(t))
+	pods := w.twoPods(t)
+	var loads []*runningLoad
+	for _, pod := range pods {
+		loads = append(loads, w.startLoad(t, pod, 250))
+	}
+	for _, stage := range []word{wordHello, wordWelcome, wordSend, wordPod, wordGot, wordAll, wordServing, wordYours} {
+		c := w.knock(t)
+		w.dieAt(t, c, stage)
+		c.Close()
+		if err := w.client().Add(t.Context(), podAttachment(t, pods[0], "pod-0", "192.0.2.53")); err != nil {
+			t.Errorf("after %q: %v", stage, err)
+		}
+		for _, pod := range pods {
+			w.expect(t, pod, "192.0.2.53", svc, fromTab)
+		}
+	}
+	next := w.takesOver(t)
+	for _, l := range loads {
+		l.stop(t).wantAllRight(t)
+	}
+	agent.end(t, unix.SIGTERM)
+	next.end(t, unix.SIGTERM)
+}
+
+// knock connects to the agent that runs, as the next one.
+func (w *world) knock(t *testing.T) *handover.Conn {
+	t.Helper()
+	c, err := handover.Dial(t.Context(), filepath.Join(w.socket()+".d", "next"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// dieAt plays the next agent up to a word, its own or the other's.
+func (w *world) dieAt(t *testing.T, c *handover.Conn, stage word) {
+	t.Helper()
+	say := func(m word) bool {
+		if err := c.Send(message{Word: m, Version: handoverVersion}, patience); err != nil {
+			t.Fatalf("%s: %v", m, err)
+		}
+		return m == stage
+	}
+	hear := func(m word, other ...word) (word, bool) {
+		got, files, err := expect(c, patience, append(other, m)...)
+		handover.CloseAll(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Word, got.Word == stage
+	}
+	if say(wordHello) {
+		return
+	}
+	if _, end := hear(wordWelcome); end || say(wordSend) {
+		return
+	}
+	for {
+		got, end := hear(wordPod, wordAll)
+		if end {
+			return
+		}
+		if got == wordAll {
+			break
+		}
+		if say(wordGot) {
+			return
+		}
+	}
+	if say(wordServing) {
+		return
+	}
+	hear(wordYours)
+}
+
+// Both are killed at times that nobody chose. What is left runs, within a moment.
+func TestHandOverKilled(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	agent := w.start(t, testenv.NewNetNS(t))
+	pods := w.twoPods(t)
+	for round := range 10 {
+		next := w.launch(t, testenv.NewNetNS(t))
+		// Programs are loaded in 100 ms or so, and then it is a matter of milliseconds.
+		<-time.After(time.Duration(random.IntN(400)) * time.Millisecond)
+		victim, heir := agent, next
+		if round%2 == 0 {
+			victim, heir = next, agent
+		}
+		victim.end(t, unix.SIGKILL)
+		for _, pod := range pods {
+			w.becomes(t, pod, fromTab)
+		}
+		testenv.Eventually(t, patience, func() error { return w.client().Status(t.Context()) })
+		agent = heir
+	}
+	agent.end(t, unix.SIGTERM)
+}
+
+// Nobody but an agent is heard, and what it says is judged.
+func TestHandOverRefuses(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	agent := w.start(t, testenv.NewNetNS(t))
+	pod := w.twoPods(t)[0]
+	for _, say := range []message{{Word: wordSend}, {Word: wordHello, Version: handoverVersion + 1}, {}} {
+		c := w.knock(t)
+		if err := c.Send(say, patience, os.Stdin); err != nil {
+			t.Fatal(err)
+		}
+		if m, _, err := expect(c, patience, wordWelcome); err == nil {
+			t.Errorf("%+v was answered: %+v", say, m)
+		}
+		c.Close()
+	}
+	conn, err := net.Dial("unixpacket", filepath.Join(w.socket()+".d", "next"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = conn.Write([]byte("{"))
+	conn.Close()
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	w.takesOver(t).end(t, unix.SIGTERM)
+	agent.end(t, unix.SIGTERM)
+}

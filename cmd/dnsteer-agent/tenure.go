@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/handover"
+	"github.com/dnsteer/dnsteer/cmd/internal/agentstatus"
+	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/loader"
+)
+
+// run runs until ctx ends: as the agent of the node, or waiting to be it.
+func (s *settings) run(ctx context.Context, log *slog.Logger) error {
+	defer func() { _ = s.setRelieved(false) }()
+	ask := !s.isRelieved()
+	for ctx.Err() == nil {
+		c, err := s.acquire(ctx, ask, log)
+		if ctx.Err() != nil {
+			return nil // told to end before it began
+		}
+		if err != nil {
+			return err
+		}
+		t := tenure{settings: s, log: log}
+		relieved, err := t.serve(ctx, c)
+		if errors.Is(err, errNotTaken) {
+			log.Warn("wait: the agent that runs has not handed over", "err", err)
+			continue
+		}
+		if err != nil || !relieved {
+			return err
+		}
+		log.Info("handed over; waiting, should the next agent end")
+		if err := s.setRelieved(true); err != nil {
+			log.Warn("if this process is started again it will ask to run", "err", err)
+		}
+		ask = false
+	}
+	return nil
+}
+
+// errNotTaken says that a hand-over did not come to its end, and we are not the agent.
+var errNotTaken = errors.New("hand-over failed")
+
+// tenure is the time in which this process is the agent of the node.
+type tenure struct {
+	*settings
+	log     *slog.Logger
+	agent   *agent
+	lock    *os.File
+	plugins *pluginSocket
+	tasks   sync.WaitGroup
+}
+
+// serve is the whole of it. It returns whether another agent has taken over.
+func (t *tenure) serve(ctx context.Context, c claim) (relieved bool, err error) {
+	defer func() {
+		if t.lock != nil {
+			_ = t.lock.Close() // the next agent has a descriptor of its own
+		}
+	}()
+	t.lock = c.lock
+	if c.offer != nil {
+		defer c.offer.decline()
+	}
+	working, stop := context.WithCancel(ctx)
+	defer t.tasks.Wait()
+	defer stop()
+	if err := t.begin(working, c.offer); err != nil {
+		return false, err
+	}
+	defer t.agent.datapath.Close()
+	defer t.agent.heart.Close()
+	if err := t.open(); err != nil {
+		t.agent.close()
+		return false, err
+	}
+	relieved, err = t.hold(ctx, working)
+	stop()
+	t.plugins.close()
+	if relieved {
+		t.agent.relieve()
+		return true, nil
+	}
+	err = errors.Join(err, cnirpc.Remove(t.socket), t.removePaths())
+	t.agent.close()
+	return false, err
+}
+
+// begin serves the pods that are known from before.
+func (t *tenure) begin(ctx context.Context, o *offer) error {
+	var err error
+	if t.agent, err = t.newAgent(t.log); err != nil {
+		return err
+	}
+	a := t.agent
+	err = t.load(o)
+	if err != nil {
+		return err
+	}
+	if a.heart, err = a.datapath.NewHeart(); err != nil {
+		a.datapath.Close()
+		return err
+	}
+	m, err := newPacemaker(a)
+	if err == nil {
+		t.tasks.Go(func() { m.run(ctx) })
+		if a.cluster != nil {
+			t.tasks.Go(func() { a.cluster.Run(ctx) })
+		}
+		err = t.takeOver(ctx, o)
+	}
+	if err != nil {
+		a.relieve()
+		a.heart.Close()
+		a.datapath.Close()
+		return err
+	}
+	if o == nil {
+		a.restore()
+		a.reconcile()
+	}
+	return nil
+}
+
+// lingerTime is for answers that are under way when a datapath is unloaded.
+const lingerTime = 500 * time.Millisecond
+
+// load loads or adopts the datapath. One that this version does not understand is
+// replaced; the agent that runs, if any, ends its scopes before.
+func (t *tenure) load(o *offer) error {
+	var err error
+	t.agent.datapath, err = loadOrAdopt(t.opts)
+	if err == nil {
+		return t.agent.datapath.CountLeaks(t.countLeaks)
+	}
+	if !errors.Is(err, loader.ErrLayout) {
+		return err
+	}
+	t.log.Info("replace the datapath: it has another layout")
+	if o != nil {
+		if err := o.accept(t.agent, true); err != nil {
+			return errors.Join(errNotTaken, err)
+		}
+	}
+	if err := loader.Unload(t.opts, lingerTime); err != nil {
+		return err
+	}
+	if t.agent.datapath, err = loader.Load(t.opts); err != nil {
+		return err
+	}
+	return t.agent.datapath.CountLeaks(t.countLeaks)
+}
+
+// takeOver takes over from the agent that runs.
+func (t *tenure) takeOver(ctx context.Context, o *offer) error {
+	if o == nil {
+		return nil
+	}
+	defer context.AfterFunc(ctx, o.decline)()
+	if !o.accepted {
+		if err := o.accept(t.agent, false); err != nil {
+			return errors.Join(errNotTaken, err)
+		}
+	}
+	lock, socket, err := o.finish(t.lockPath())
+	if err != nil {
+		return errors.Join(errNotTaken, err)
+	}
+	t.lock = lock
+	t.plugins = &pluginSocket{agent: t.agent, log: t.log, listener: socket}
+	t.log.Info("took over", "pods", len(t.agent.pods))
+	return nil
+}
+
+// open lets plugins ask.
+func (t *tenure) open() error {
+	if t.plugins == nil || t.plugins.listener == nil {
+		l, err := cnirpc.Listen(t.socket)
+		if err != nil {
+			return err
+		}
+		t.plugins = &pluginSocket{agent: t.agent, log: t.log, listener: l}
+	}
+	return t.plugins.resume()
+}
+
+// hold does what an agent does, until ctx ends or another has taken over. What it starts
+// ends with working.
+func (t *tenure) hold(ctx, working context.Context) (relieved bool, err error) {
+	l, err := handover.Listen(t.doorPath())
+	if err != nil {
+		return false, err
+	}
+	defer l.Close()
+	questions, err := serveStatus(agentstatus.Socket(t.socket), t.status, t.log)
+	if err != nil {
+		return false, err
+	}
+	defer questions.close()
+	t.tasks.Go(func() { t.watchNames(working, t.agent) })
+	t.tasks.Go(func() { t.agent.reconcileLoop(working) })
+	if t.node.Plugin != "" {
+		t.tasks.Go(func() {
+			t.node.Watch(working, func(changed []string, err error) { reportInstall(t.log, changed, err) })
+		})
+	}
+	t.log.Info("serving", "cgroup", t.opts.Cgroup, "socket", t.socket)
+	d := &door{agent: t.agent, listener: l, lock: t.lock, plugins: t.plugins}
+	return d.open(ctx), nil
+}
