@@ -12,10 +12,13 @@ DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-
 	nsd unbound nodejs python3 $(CLANG) llvm-14 clang-format-14 \
 	qemu-system-x86 xz-utils zstd
 
+# The DNS servers of bench-resolver.
+BENCH_DEPS := unbound dnsmasq-base dnsdist knot nsd smartdns pdns-recursor
+
 PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec|kube)')
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build image demo test race matrix kube lint generate check-generated fmt deps bench clean
+.PHONY: help build image demo test race matrix kube lint generate check-generated fmt deps deps-bench bench bench-coredns bench-resolver clean
 
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -70,8 +73,18 @@ deps: ## install the Debian packages that the tests use
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(DEPS)
 
+deps-bench: ## install the DNS servers that bench-resolver measures beside ours
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(BENCH_DEPS)
+
 bench: ## what a hook costs, and a query (needs root)
 	go test -run '^$$' -bench . -benchmem ./test/bench
+
+bench-coredns: ## build bin/coredns for bench-resolver, which takes some minutes
+	cd test/bench/coredns && go build -o ../../../bin/coredns github.com/coredns/coredns
+
+bench-resolver: ## the resolver beside other DNS servers, 3 minutes (needs root and 'make deps-bench')
+	go run ./test/bench/resolver
 
 clean: ## remove what was built
 	rm -rf bin

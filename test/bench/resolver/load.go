@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+// load asks servers.
+type load struct {
+	ns      *testenv.NetNS
+	seconds int
+}
+
+// sample is one turn of one server.
+type sample struct {
+	cpu  time.Duration // of the server, a query
+	rate float64       // queries a second
+	lost int
+}
+
+// ask makes one turn: as many queries as the server can answer.
+func (l *load) ask(tb testing.TB, s *server, r row) sample {
+	tb.Helper()
+	network, name := "udp", tableName
+	switch r {
+	case rowTableTCP:
+		network = "tcp"
+	case rowCache:
+		name = cachedName
+	case rowForward:
+		name = "*-" + strconv.FormatInt(time.Now().UnixNano(), 36) + "." + forwardZone
+	}
+	before, err := s.cpu()
+	if err != nil {
+		tb.Fatalf("measure %s: %v", s.name, err)
+	}
+	var got tally
+	l.run(tb, &got, roleFlood, s.addr.String(), network, name, strconv.Itoa(l.seconds))
+	after, err := s.cpu()
+	if err != nil {
+		tb.Fatalf("measure %s: %v", s.name, err)
+	}
+	if got.Answered == 0 || got.Wrong > got.Answered/100 {
+		tb.Fatalf("ask %s for %s: %d answers, %d of them wrong, %d lost", s.name, r, got.Answered, got.Wrong, got.Lost)
+	}
+	return sample{cpu: (after - before) / time.Duration(got.Answered), rate: float64(got.Answered) / got.Took.Seconds(), lost: got.Lost}
+}
+
+// pace asks at a fixed rate. For as long as it does, server and load go before every
+// other process: latency is what a busy machine changes most. Little is taken from the
+// others, since the server is idle nearly all of the time.
+func (l *load) pace(tb testing.TB, s *server, rate int) latency {
+	tb.Helper()
+	s.schedule(tb, unix.SCHED_RR)
+	defer s.schedule(tb, unix.SCHED_NORMAL)
+	var result latency
+	l.run(tb, &result, rolePace, s.addr.String(), strconv.Itoa(rate), strconv.Itoa(rate*l.seconds))
+	return result
+}
+
+// run runs a load on its processor and reads what it prints.
+func (l *load) run(tb testing.TB, into any, role string, args ...string) {
+	tb.Helper()
+	var out bytes.Buffer
+	cmd := testenv.Command(tb, role, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	pin(tb, loadCPU, func() { l.ns.Start(cmd) })
+	err := wait(cmd, time.Duration(l.seconds)*time.Second+loadGrace)
+	if err == nil {
+		err = json.Unmarshal(out.Bytes(), into)
+	}
+	if err != nil {
+		tb.Fatalf("run %s: %v\n%s", role, err, out.Bytes())
+	}
+}
+
+// loadGrace is how late a load may end on a busy machine.
+const loadGrace = 20 * time.Second
+
+func wait(cmd *exec.Cmd, most time.Duration) error {
+	timer := time.AfterFunc(most, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	return cmd.Wait()
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+)
+
+// servers returns what is measured: ours, the limit, and the peers, each on one thread
+// and with its cache on, as its manual has it.
+func servers() []*server {
+	return []*server{
+		{name: "dnsteer", rows: everything, role: roleDnsteer},
+		{name: "echo", rows: authoritative, role: roleEcho},
+		{name: "unbound", rows: everything, binary: "unbound", debian: "unbound", command: unbound},
+		{name: "dnsdist", rows: everything, binary: "dnsdist", debian: "dnsdist", command: dnsdist},
+		{name: "knot", rows: authoritative, binary: "knotd", debian: "knot", command: knot},
+		{name: "nsd", rows: authoritative, binary: "nsd", debian: "nsd", command: nsd},
+		{name: "smartdns", rows: everything, binary: "smartdns", debian: "smartdns", command: smartdns},
+		{name: "dnsmasq", rows: everything, binary: "dnsmasq", debian: "dnsmasq-base", command: dnsmasq},
+		{name: "pdns-recursor", rows: everything, binary: "pdns_recursor", debian: "pdns-recursor", command: recursor},
+		{name: "coredns", rows: everything, binary: "coredns", debian: "make bench-coredns", command: coredns},
+	}
+}
+
+// zone is the table of those who want a zone file.
+const zone = "$ORIGIN example.org.\n@ 3600 IN SOA ns hostmaster 1 3600 600 86400 300\n@ 3600 IN NS ns\nns 3600 IN A 192.0.2.53\nwww 3600 IN A " + tableAddr + "\n"
+
+// write puts a file into dir and returns its path.
+func write(dir, name, text string) (string, error) {
+	path := filepath.Join(dir, name)
+	return path, os.WriteFile(path, []byte(text), 0o644)
+}
+
+func unbound(dir string, at, up netip.AddrPort) ([]string, error) {
+	conf, err := write(dir, "unbound.conf", fmt.Sprintf(`server:
+  username: ""
+  chroot: ""
+  pidfile: ""
+  directory: %q
+  use-syslog: no
+  num-threads: 1
+  module-config: "iterator"
+  do-not-query-localhost: no
+  access-control: 127.0.0.0/8 allow
+  interface: %s@%d
+  local-data: "%s. 3600 IN A %s"
+  so-rcvbuf: 4m
+  outgoing-range: 4096
+  num-queries-per-thread: 2048
+remote-control:
+  control-enable: no
+forward-zone:
+  name: "."
+  forward-addr: %s@%d
+`, dir, at.Addr(), at.Port(), tableName, tableAddr, up.Addr(), up.Port()))
+	return []string{"-d", "-p", "-c", conf}, err
+}
+
+func dnsdist(dir string, at, up netip.AddrPort) ([]string, error) {
+	conf, err := write(dir, "dnsdist.conf", fmt.Sprintf(`setLocal(%q)
+newServer({address=%q, checkInterval=60, mustResolve=false})
+pc = newPacketCache(10000)
+getPool(""):setCache(pc)
+setSecurityPollSuffix("")
+addAction(%q, SpoofAction(%q))
+`, at, up, tableName, tableAddr))
+	return []string{"--supervised", "--disable-syslog", "-C", conf}, err
+}
+
+func knot(dir string, at, _ netip.AddrPort) ([]string, error) {
+	if _, err := write(dir, "example.org.zone", zone); err != nil {
+		return nil, err
+	}
+	conf, err := write(dir, "knot.conf", fmt.Sprintf(`server:
+  rundir: %q
+  listen: "%s@%d"
+  udp-workers: 1
+  tcp-workers: 1
+  background-workers: 1
+database:
+  storage: %q
+template:
+  - id: default
+    storage: %q
+zone:
+  - domain: example.org
+    file: example.org.zone
+`, dir, at.Addr(), at.Port(), dir, dir))
+	return []string{"-c", conf}, err
+}
+
+func nsd(dir string, at, _ netip.AddrPort) ([]string, error) {
+	if _, err := write(dir, "example.org.zone", zone); err != nil {
+		return nil, err
+	}
+	conf, err := write(dir, "nsd.conf", fmt.Sprintf(`server:
+  username: ""
+  chroot: ""
+  pidfile: ""
+  database: ""
+  rrl-ratelimit: 0
+  server-count: 1
+  zonesdir: %[1]q
+  zonelistfile: "%[1]s/zone.list"
+  xfrdfile: "%[1]s/xfrd.state"
+  xfrdir: %[1]q
+  ip-address: %[2]s@%[3]d
+remote-control:
+  control-enable: no
+zone:
+  name: "example.org"
+  zonefile: "example.org.zone"
+`, dir, at.Addr(), at.Port()))
+	return []string{"-d", "-c", conf}, err
+}
+
+func smartdns(dir string, at, up netip.AddrPort) ([]string, error) {
+	conf, err := write(dir, "smartdns.conf", fmt.Sprintf(`bind %[2]s
+bind-tcp %[2]s
+cache-size 10000
+cache-persist no
+cache-file %[1]s/cache
+prefetch-domain no
+serve-expired no
+speed-check-mode none
+response-mode fastest-response
+dualstack-ip-selection no
+log-level fatal
+log-file %[1]s/log
+audit-enable no
+server %[3]s
+address /%[4]s/%[5]s
+`, dir, at, up, tableName, tableAddr))
+	return []string{"-f", "-x", "-c", conf, "-p", filepath.Join(dir, "pid")}, err
+}
+
+func dnsmasq(dir string, at, up netip.AddrPort) ([]string, error) {
+	conf, err := write(dir, "dnsmasq.conf", fmt.Sprintf(`no-resolv
+no-hosts
+bind-interfaces
+listen-address=%s
+port=%d
+cache-size=10000
+dns-forward-max=2048
+server=%s#%d
+host-record=%s,%s
+user=root
+pid-file=%s/pid
+`, at.Addr(), at.Port(), up.Addr(), up.Port(), tableName, tableAddr, dir))
+	return []string{"-k", "-C", conf}, err
+}
+
+func recursor(dir string, at, up netip.AddrPort) ([]string, error) {
+	hosts, err := write(dir, "hosts", tableAddr+" "+tableName+"\n")
+	if err != nil {
+		return nil, err
+	}
+	return []string{
+		"--config-dir=" + dir, "--socket-dir=" + dir, "--daemon=no", "--write-pid=no", "--disable-syslog=yes", "--quiet=yes", "--loglevel=3",
+		"--threads=1", "--pdns-distributes-queries=no", "--max-mthreads=2048", "--local-address=" + at.Addr().String(), fmt.Sprintf("--local-port=%d", at.Port()),
+		"--forward-zones-recurse=.=" + up.String(), "--dont-query=", "--allow-from=127.0.0.0/8", "--dnssec=off", "--security-poll-suffix=",
+		"--export-etc-hosts=yes", "--etc-hosts-file=" + hosts, "--hint-file=no",
+	}, nil
+}
+
+func coredns(dir string, at, up netip.AddrPort) ([]string, error) {
+	hosts, err := write(dir, "hosts", tableAddr+" "+tableName+"\n")
+	if err != nil {
+		return nil, err
+	}
+	conf, err := write(dir, "Corefile", fmt.Sprintf(`.:%d {
+	bind %s
+	hosts %s {
+		fallthrough
+	}
+	cache
+	forward . %s
+}
+`, at.Port(), at.Addr(), hosts, up))
+	return []string{"-quiet", "-conf", conf}, err
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+)
+
+// report is everything, for programs.
+type report struct {
+	Results []*result `json:"results"`
+	Goals   []goal    `json:"goals"`
+	Missing []string  `json:"missing"`
+	Rounds  int       `json:"rounds"`
+}
+
+func (r report) json(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+func (r report) print(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "CPU µs of the server a query (thousand queries/s), median of %d rounds\n", r.Rounds)
+	fmt.Fprint(t, "\t")
+	for _, row := range rows() {
+		fmt.Fprintf(t, "%s\t", row)
+	}
+	fmt.Fprint(t, "p50 µs\tp99 µs\tMiB\t\n")
+	for _, res := range r.Results {
+		fmt.Fprintf(t, "%s\t", res.Server)
+		for _, row := range rows() {
+			cell := ""
+			if cpu, ok := res.CPU[row]; ok {
+				cell = fmt.Sprintf("%.1f (%.0f)", cpu, res.Rate[row]/1000)
+			}
+			fmt.Fprintf(t, "%s\t", cell)
+		}
+		fmt.Fprintf(t, "%.0f\t%.0f\t%.0f\t\n", res.P50, res.P99, res.Resident)
+	}
+	_ = t.Flush()
+	fmt.Fprintln(w)
+	for _, g := range r.Goals {
+		if g.Ratio == 0 {
+			fmt.Fprintf(w, "%s: %s is missing\n", g.Row, g.To)
+			continue
+		}
+		fmt.Fprintf(w, "%s: %.2f of %s (goal: at most %.2f)\n", g.Row, g.Ratio, g.To, g.Most)
+	}
+	if ours, best := find(r.Results, "dnsteer"), bestP99(r.Results); ours != nil && best != nil {
+		fmt.Fprintf(w, "p99 at %d queries/s: %.0f µs, best peer %s %.0f µs\n", pacedRate, ours.P99, best.Server, best.P99)
+	}
+	for _, res := range r.Results {
+		lost := res.PacedLost
+		for _, n := range res.Lost {
+			lost += n
+		}
+		if lost > 0 {
+			fmt.Fprintf(w, "%s left %d queries without an answer\n", res.Server, lost)
+		}
+	}
+	for _, m := range r.Missing {
+		fmt.Fprintf(w, "not measured: %s\n", m)
+	}
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// result is what one server did in all rounds.
+type result struct {
+	Server    string          `json:"server"`
+	CPU       map[row]float64 `json:"cpu_us_per_query"`
+	Rate      map[row]float64 `json:"queries_per_second"`
+	Lost      map[row]int     `json:"lost"`
+	P50       float64         `json:"p50_us"`
+	P99       float64         `json:"p99_us"`
+	PacedLost int             `json:"paced_lost"`
+	Resident  float64         `json:"resident_mib"` // before the first query
+
+	samples map[row][]sample
+	paced   []latency
+}
+
+func newResult(s *server) *result {
+	return &result{Server: s.name, Resident: float64(s.resident()) / (1 << 20), samples: make(map[row][]sample)}
+}
+
+// settle takes the medians.
+func (r *result) settle() {
+	r.CPU, r.Rate, r.Lost = make(map[row]float64), make(map[row]float64), make(map[row]int)
+	for row, samples := range r.samples {
+		r.CPU[row] = median(samples, sample.micros)
+		r.Rate[row] = median(samples, func(s sample) float64 { return s.rate })
+		for _, s := range samples {
+			r.Lost[row] += s.lost
+		}
+	}
+	r.P50 = median(r.paced, func(l latency) float64 { return micros(l.P50) })
+	r.P99 = median(r.paced, func(l latency) float64 { return micros(l.P99) })
+	for _, l := range r.paced {
+		r.PacedLost += l.Lost
+	}
+}
+
+func (s sample) micros() float64     { return micros(s.cpu) }
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+
+// goal is a ratio to reach.
+type goal struct {
+	Row   row     `json:"row"`
+	To    string  `json:"to"`
+	Ratio float64 `json:"ratio"` // median of the rounds; 0 if one of the two is missing
+	Most  float64 `json:"at_most"`
+}
+
+// goals are the ratios of ours to others, round by round.
+func goals(results []*result) []goal {
+	list := []goal{
+		{Row: rowTableUDP, To: "echo", Most: 1.15}, {Row: rowTableTCP, To: "echo", Most: 1.15},
+		{Row: rowCache, To: "unbound", Most: 0.9}, {Row: rowForward, To: "dnsdist", Most: 0.85},
+	}
+	ours := find(results, "dnsteer")
+	for i := range list {
+		theirs := find(results, list[i].To)
+		if ours == nil || theirs == nil {
+			continue
+		}
+		var ratios []float64
+		for round, s := range ours.samples[list[i].Row] {
+			ratios = append(ratios, s.micros()/theirs.samples[list[i].Row][round].micros())
+		}
+		list[i].Ratio = median(ratios, func(f float64) float64 { return f })
+	}
+	return list
+}
+
+// bestP99 is the peer with the least tail; the echo is no peer.
+func bestP99(results []*result) *result {
+	peers := slices.DeleteFunc(slices.Clone(results), func(r *result) bool { return r.Server == "dnsteer" || r.Server == "echo" })
+	if len(peers) == 0 {
+		return nil
+	}
+	return slices.MinFunc(peers, func(a, b *result) int { return cmp.Compare(a.P99, b.P99) })
+}
+
+func find(results []*result, name string) *result {
+	i := slices.IndexFunc(results, func(r *result) bool { return r.Server == name })
+	if i < 0 {
+		return nil
+	}
+	return results[i]
+}
+
+func median[T any](values []T, of func(T) float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	var sorted []float64
+	for _, v := range values {
+		sorted = append(sorted, of(v))
+	}
+	slices.Sort(sorted)
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+}
