@@ -14,19 +14,19 @@ import (
 
 // Answer is what a resolver said, for people to read.
 type Answer struct {
-	Rcode      string   // "NOERROR"
-	Flags      string   // "qr aa rd ra"
-	Records    []string // the answer section, as in a zone file
-	Authority  []string
-	Additional []string
+	Rcode      string   `json:"rcode"`   // "NOERROR"
+	Flags      string   `json:"flags"`   // "qr aa rd ra"
+	Records    []string `json:"records"` // the answer section, as in a zone file
+	Authority  []string `json:"authority"`
+	Additional []string `json:"additional"`
 	// Origin says where the answer came from, if a dnsteer resolver gave it:
 	// "table names.yaml:12", "upstream 192.0.2.53:53 over udp in 3ms", "cache, 12s
 	// after upstream 192.0.2.53:53".
-	Origin string
+	Origin string `json:"origin"`
 	// Error is the extended error, or several, "No Reachable Authority: upstream …".
-	Error string
+	Error string `json:"error"`
 	// Network is what brought it: udp, or tcp when asked for or after truncation.
-	Network string
+	Network string `json:"network"`
 }
 
 // Query asks a server for a name and type ("A", "HTTPS", "TYPE65280"; for PTR an

@@ -17,4 +17,6 @@
 //	--fail-closed, dead or hung    EPERM at once
 //	CMD of exec leaves a process   nothing
 //	kill -9 of "dnsteer exec"      nothing from the next query on
+//
+// Bad input, at every edge of the command line, is in input_test.go.
 package failure

@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	roles := testenv.Roles{roleLoad: loadMain}
+	roles := testenv.Roles{roleLoad: loadMain, roleWithout: without}
 	maps.Copy(roles, etc.Roles())
 	testenv.Main(m, roles)
 }
