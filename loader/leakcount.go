@@ -25,7 +25,7 @@ func leakCountsPin(dir string) string { return filepath.Join(leakDir(dir), "coun
 // CountLeaks counts the packets that leave enrolled namespaces unsteered, from now on until
 // it is called with false or the datapath is unloaded. It costs something for every packet
 // that leaves the cgroup. Called again it changes nothing. It is for pinned datapaths; see
-// WatchLeaks for others.
+// WatchLeaks for others, and for errors.
 func (d *Datapath) CountLeaks(on bool) error {
 	if !d.Pinned() {
 		return fmt.Errorf("count leaks of %s: %w", d.opts.Cgroup, ErrNotLoaded)

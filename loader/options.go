@@ -30,6 +30,7 @@ var (
 	ErrNotCgroup2 = errors.New("not a cgroup v2 directory")
 	ErrNotBPFFS   = errors.New("not a BPF filesystem")
 	ErrCgroupGone = errors.New("cgroup is gone")
+	ErrNoBTF      = errors.New("kernel does not tell how it lays out sockets")
 )
 
 // Options say where a datapath lives and what it steers.

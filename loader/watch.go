@@ -46,9 +46,9 @@ type LeakWatch struct {
 }
 
 // WatchLeaks begins to watch the sockets of the datapath's cgroup and of those below it.
-// It needs the kernel's BTF, without which nobody can tell whose a socket is.
 //
-// Returns ErrExclusive if somebody has the egress hook of the cgroup to himself.
+// Returns ErrNoBTF if the kernel has none, for then nobody can tell whose a socket is, and
+// ErrExclusive if somebody has the egress hook of the cgroup to himself.
 func (d *Datapath) WatchLeaks() (*LeakWatch, error) {
 	w, err := d.watchLeaks()
 	if err != nil {
@@ -107,13 +107,10 @@ func (d *Datapath) loadLeak(counts *ebpf.Map, tells bool) (*ebpf.Collection, err
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
 	}
-	layout, err := kernelLayout()
-	if err != nil {
-		return nil, err
-	}
-	more, err := leakLayout()
-	if err != nil {
-		return nil, err
+	layout, layoutErr := kernelLayout()
+	more, moreErr := leakLayout()
+	if err := errors.Join(layoutErr, moreErr); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoBTF, err)
 	}
 	told := uint32(0)
 	if tells {

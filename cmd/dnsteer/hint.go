@@ -50,6 +50,8 @@ func hintFor(err error) string {
 		return "make the cgroup first, or name one that is there with --cgroup"
 	case errors.Is(err, loader.ErrExclusive):
 		return "'dnsteer check' shows who: that program has to go, or to be attached by link or with BPF_F_ALLOW_MULTI"
+	case errors.Is(err, loader.ErrNoBTF):
+		return "'dnsteer check' shows why; it takes a kernel with CONFIG_DEBUG_INFO_BTF that is not locked down"
 	case errors.Is(err, unix.EADDRINUSE):
 		return "'ss -lnup sport = :15053' shows who has it; --port chooses another, --resolver=none steers to the one that is there"
 	case errors.Is(err, os.ErrPermission):

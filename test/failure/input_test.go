@@ -23,10 +23,15 @@ import (
 
 const roleWithout = "failure-without"
 
-// without is the role: it takes away every mount of a filesystem type, and becomes the
-// program of its arguments. It is to have a mount namespace of its own.
+// without is the role: it takes away every mount of a filesystem type, or the kernel's
+// BTF, and becomes the program of its arguments. It is to have a mount namespace of its own.
 func without(args []string) int {
-	err := unmountAll(args[0])
+	var err error
+	if args[0] == "btf" {
+		err = unix.Mount("none", "/sys/kernel/btf", "tmpfs", unix.MS_RDONLY, "")
+	} else {
+		err = unmountAll(args[0])
+	}
 	if err == nil {
 		err = syscall.Exec(args[1], args[1:], os.Environ())
 	}
@@ -104,9 +109,7 @@ func TestBadPlace(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			cmd := w.place.Command(t, tc.args...)
 			if tc.without != "" {
-				cmd = testenv.Command(t, roleWithout, append([]string{tc.without, string(w.place.Binary)}, tc.args...)...)
-				cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-				w.place.Cgroup.Enter(cmd)
+				cmd = w.without(t, tc.without, tc.args...)
 			}
 			if tc.uid != 0 {
 				cmd = exec.Command(string(w.place.Binary), tc.args...)
@@ -126,6 +129,38 @@ func TestBadPlace(t *testing.T) {
 			dnsteer.AssertGone(t, w.place, w.bpffs)
 		})
 	}
+}
+
+// without is dnsteer where something is missing.
+func (w *world) without(t *testing.T, what string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := testenv.Command(t, roleWithout, append([]string{what, string(w.place.Binary)}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	w.place.Cgroup.Enter(cmd)
+	return cmd
+}
+
+// TestLeaksWithoutBTF: nobody can tell whose a socket is, so nothing is counted.
+func TestLeaksWithoutBTF(t *testing.T) {
+	w := newWorld(t)
+	service := w.run(t)
+	for _, args := range [][]string{
+		{"leaks", "--bpffs", w.bpffs},
+		{"run", "--leaks", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs},
+	} {
+		cmd := w.without(t, "btf", args...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if args[0] == "run" {
+			service.Stop() // it has the port
+		}
+		w.place.Start(t, cmd)
+		if err := cmd.Wait(); exitOf(err) != 1 || !strings.Contains(stderr.String(), "kernel does not tell how it lays out sockets") ||
+			!strings.Contains(stderr.String(), "hint: 'dnsteer check' shows why") {
+			t.Errorf("%s: %v\n%s", args[0], err, &stderr)
+		}
+	}
+	dnsteer.AssertGone(t, w.place, w.bpffs)
 }
 
 // TestPortTaken: exec takes another port, run says who may have it.
