@@ -79,15 +79,15 @@ func leaksCommand(ctx context.Context, e env, args []string) error {
 	}
 	ctx, cancel := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer cancel()
-	if *period > 0 {
-		ctx, cancel = context.WithTimeout(ctx, *period)
-		defer cancel()
-	}
 	watches, err := watchLeaks(*bpffs, *cgroup)
 	if err != nil {
 		return err
 	}
 	defer closeAll(watches)
+	if *period > 0 {
+		ctx, cancel = context.WithTimeout(ctx, *period)
+		defer cancel()
+	}
 	fmt.Fprintf(e.stderr, "dnsteer: watching %d datapath(s) for packets to port 53 that leave unsteered; Ctrl-C ends\n", len(watches))
 	report := &leakReport{out: e.stdout, asJSON: *asJSON, kinds: make(map[leakKind]uint64)}
 	summary, err := report.watch(ctx, watches)
@@ -162,7 +162,7 @@ func (r *leakReport) watch(ctx context.Context, watches []*loader.LeakWatch) (le
 	for range watches {
 		errs = append(errs, <-ended)
 	}
-	summary := leakSummary{Seconds: time.Since(begun).Seconds(), Packets: []loader.LeakCount{}, Untold: r.untold}
+	summary := leakSummary{Seconds: time.Since(begun).Seconds(), Packets: []loader.LeakCount{}, Kinds: []leakTotal{}, Untold: r.untold}
 	for _, w := range watches {
 		packets, err := w.Counts()
 		untold, untoldErr := w.Untold()
