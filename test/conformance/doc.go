@@ -9,8 +9,8 @@
 //	world_test.go      namespaces, nameservers, datapath and resolver of a state
 //	resolver_test.go   the smallest resolver that answers from tags
 //	transition_test.go sockets that live through a change of state
+//	leak_test.go       what a watch for leaks counts, and what it does not
 //	tag_test.go        tags of many servers, sockets and processes never mix
-//	defect_test.go     what is known to be wrong, until it is mended
 //	kernel_test.go     what the kernel does, on which the datapath relies
 //
 // A row states all that there is to see: the text of each answer (which server gave
