@@ -59,6 +59,9 @@ const (
 	// maxForwards is as many sockets as fit well below the usual limit of
 	// descriptors after three tries each.
 	maxForwards = 4096
+	// maxAttempts and maxPatience are those of the C library.
+	maxAttempts = 5
+	maxPatience = 30 * time.Second
 	maxConns    = 256
 	// cacheBytes holds some twenty thousand answers.
 	cacheBytes = 16 << 20
@@ -79,6 +82,23 @@ const (
 	// cuts it to net.core.rmem_max.
 	receiveBuffer = 4 << 20
 )
+
+// pace is when a query is asked again, and when all is over.
+type pace struct {
+	timeout, resend time.Duration
+	attempts        int
+}
+
+// pace follows what the clients' own options say: whoever waits for n seconds hears of
+// a failure when nine tenths of them are over, as with the five that are usual.
+func (c Config) pace(s Settings) pace {
+	p := pace{timeout: c.Timeout, resend: c.Resend, attempts: cmp.Or(min(s.Attempts, maxAttempts), tries)}
+	if s.Timeout > 0 {
+		p.timeout = min(s.Timeout, maxPatience) / 10 * 9
+		p.resend = min(p.resend, p.timeout/3)
+	}
+	return p
+}
 
 func (c Config) withDefaults() (Config, error) {
 	c.Timeout = cmp.Or(c.Timeout, timeout)

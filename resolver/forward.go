@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,10 +21,7 @@ import (
 const tries = 3
 
 // forwarder is the end of the chain: it asks the upstreams of a request.
-type forwarder struct {
-	timeout time.Duration
-	resend  time.Duration
-}
+type forwarder struct{}
 
 func (f *forwarder) Exchange(ctx context.Context, req *Request) (*Response, error) {
 	// A transfer takes as long as it takes; its steps are bounded one by one.
@@ -31,17 +29,16 @@ func (f *forwarder) Exchange(ctx context.Context, req *Request) (*Response, erro
 		return f.transfer(ctx, req, req.upstreams)
 	}
 	r := f.newRace(req, time.Now())
+	req.scope.hedges.earn()
 	defer r.begin(ctx)()
 	r.launch()
 	return r.run()
 }
 
 func (f *forwarder) newRace(req *Request, start time.Time) *race {
-	r := &race{req: req, resend: f.resend, deadline: start.Add(f.timeout), wake: make(chan struct{}, 1)}
-	for _, up := range req.upstreams {
-		r.peers = append(r.peers, req.scope.peer(up))
-	}
-	return r
+	st := req.scope.settings.Load()
+	return &race{req: req, pace: st.pace, peers: req.scope.choose(st, req.scope.peersOf(req.upstreams)),
+		deadline: start.Add(st.pace.timeout), wake: make(chan struct{}, 1)}
 }
 
 // race is one query on its way to one or more upstreams. Earlier tries go on
@@ -51,7 +48,7 @@ type race struct {
 	ctx      context.Context
 	req      *Request
 	peers    []*peer
-	resend   time.Duration
+	pace     pace
 	deadline time.Time
 	wake     chan struct{} // says that something has arrived
 
@@ -72,7 +69,14 @@ func (r *race) begin(ctx context.Context) (end func()) {
 		cancel()
 		for _, t := range r.tries {
 			t.abandon()
-			if took := time.Since(t.start); !t.done.Load() && took >= r.resend {
+			took := time.Since(t.start)
+			if t.done.Load() {
+				continue
+			}
+			if len(r.tries) > 1 {
+				t.peer.late(took)
+			}
+			if took >= r.pace.resend {
 				r.req.metrics().exchanged(t.network == "tcp", took, outcomeTimeout)
 			}
 		}
@@ -130,7 +134,7 @@ func (r *race) run() (*Response, error) {
 			if r.refusal != nil && len(r.tries) >= len(r.peers) {
 				return r.refusal.response(), nil
 			}
-			r.retry()
+			r.overdue()
 			timer.Reset(r.untilNext())
 		case <-r.ctx.Done():
 			return r.end()
@@ -142,15 +146,50 @@ func (r *race) run() (*Response, error) {
 // untilNext is how long to wait for what is on its way.
 func (r *race) untilNext() time.Duration {
 	left := time.Until(r.deadline)
-	if len(r.tries) < tries*len(r.peers) || r.refusal != nil {
-		return min(r.resend, left)
+	if len(r.tries) >= r.pace.attempts*len(r.peers) && r.refusal == nil {
+		return left
 	}
-	return left
+	wait := r.pace.resend
+	if n := len(r.tries); n < len(r.peers) && n > 0 {
+		last := r.tries[n-1]
+		elapsed := time.Since(last.start)
+		if hedge := last.peer.patience(wait); elapsed < hedge {
+			wait = hedge
+		}
+		wait -= elapsed
+	}
+	return min(max(wait, 0), left)
+}
+
+// overdue is when the last try should have had its answer.
+func (r *race) overdue() {
+	if n := len(r.tries); n > 0 {
+		last := r.tries[n-1]
+		silent := time.Since(last.start) >= r.pace.resend
+		if silent && !last.done.Load() {
+			last.peer.silentFor(r.req.msg.name)
+		}
+		if !silent && n < len(r.peers) && !r.req.scope.hedges.pay() {
+			return
+		}
+	}
+	r.retry()
+}
+
+// startWith makes a try that is on its way the first one.
+func (r *race) startWith(t *try) {
+	r.tries, r.pending = []*try{t}, 1
+	i := slices.Index(r.peers, t.peer)
+	if i < 0 { // the settings have changed meanwhile
+		r.peers = append([]*peer{t.peer}, r.peers...)
+		return
+	}
+	r.peers = slices.Insert(slices.Delete(slices.Clone(r.peers), i, i+1), 0, t.peer)
 }
 
 // retry asks once more, the next upstream if there are several.
 func (r *race) retry() {
-	if len(r.tries) < tries*len(r.peers) {
+	if len(r.tries) < r.pace.attempts*len(r.peers) {
 		r.req.metrics().retries[retryResend].Add(1)
 		r.launch()
 	}

@@ -104,9 +104,15 @@ func (v *serving) board(c passenger) bool {
 	if joined, ok := v.joins.boardPassage(k, c); joined || !ok {
 		return joined
 	}
-	up := v.peer(c.req.upstreams[0])
+	st := v.settings.Load()
+	up, wait := v.peer(c.req.upstreams[0]), st.pace.resend
+	if len(c.req.upstreams) > 1 {
+		up = v.choose(st, v.peersOf(c.req.upstreams))[0]
+		wait = up.patience(wait)
+	}
+	v.hedges.earn()
 	now := time.Now()
-	p := &passage{try: try{peer: up, req: c.req, opt: c.req.edns, network: "udp", start: now}, key: k, due: now.Add(v.forwarder.resend), work: v.work, passengers: []passenger{c}}
+	p := &passage{try: try{peer: up, req: c.req, opt: c.req.edns, network: "udp", start: now}, key: k, due: now.Add(wait), work: v.work, passengers: []passenger{c}}
 	p.to = p
 	if v.cache != nil {
 		p.epoch = v.cache.epoch.Load()
@@ -162,7 +168,9 @@ func (s *joinStage) start(k flightKey, p *passage) bool {
 func (p *passage) take(t *try, reply *message, err error) {
 	if err == nil && !isRefusal(reply) && !reply.isTruncated() && !t.lacksEDNS(reply) {
 		t.done.Store(true)
-		p.req.metrics().exchanged(false, time.Since(t.start), outcomeAnswer)
+		took := time.Since(t.start)
+		p.peer.answered(took)
+		p.req.metrics().exchanged(false, took, outcomeAnswer)
 		p.end(&Response{msg: reply.withQuestion(p.req), upstream: p.peer.addr}, nil)
 		return
 	}
@@ -176,7 +184,7 @@ func (p *passage) overdue() {
 		end() // the answer has come just now
 		return
 	}
-	go p.finish(r, end, r.retry)
+	go p.finish(r, end, r.overdue)
 }
 
 // goOn begins a race with an answer that is none.
@@ -190,7 +198,7 @@ func (p *passage) goOn(reply *message, err error) {
 
 func (p *passage) race() (r *race, end func()) {
 	r = p.req.scope.server.forwarder.newRace(p.req, p.start)
-	r.tries, r.pending = []*try{&p.try}, 1
+	r.startWith(&p.try)
 	return r, r.begin(p.work)
 }
 

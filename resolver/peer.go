@@ -21,6 +21,7 @@ type peer struct {
 	opening bool
 	sweeper *time.Timer // runs while there are ports
 	used    time.Time
+	health  health
 }
 
 // maxPeers is how many upstreams a scope remembers: a client may ask any address.
@@ -50,6 +51,15 @@ func (sc *Scope) peer(addr netip.AddrPort) *peer {
 	p := &peer{scope: sc, addr: addr, used: time.Now()}
 	s.byAddr[addr] = p
 	return p
+}
+
+// peersOf is what is known of upstreams, in their order.
+func (sc *Scope) peersOf(ups []netip.AddrPort) []*peer {
+	list := make([]*peer, len(ups))
+	for i, up := range ups {
+		list[i] = sc.peer(up)
+	}
+	return list
 }
 
 func (s *peers) forgetOldest() {

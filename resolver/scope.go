@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Dialer opens a connected socket to a server: network is "udp" or "tcp". It
@@ -24,6 +26,13 @@ type Settings struct {
 	Upstreams []netip.AddrPort
 	// Search is the clients' search list, as in resolv.conf. Nil means the Server's.
 	Search []string
+	// Timeout, Attempts and Rotate are what resolv.conf's options of these names say.
+	// A client that waits for Timeout hears of a failure before; each upstream is
+	// asked Attempts times, and with Rotate another one first each time. Zero means
+	// that the Server's own times count, and three attempts.
+	Timeout  time.Duration
+	Attempts int
+	Rotate   bool
 }
 
 // ScopeConfig is what belongs to one scope. Zero fields mean what the Config of the
@@ -65,6 +74,8 @@ type Scope struct {
 	listen   atomic.Pointer[[]netip.AddrPort]
 	peers    peers
 	passages passages
+	hedges   hedges
+	turn     atomic.Uint32 // of Rotate
 
 	mu       sync.Mutex // guards changes of settings
 	settings atomic.Pointer[settings]
@@ -76,6 +87,7 @@ type settings struct {
 	upstreams []netip.AddrPort
 	set       set // of upstreams
 	search    suffixes
+	pace      pace
 	// answers is the set of what the table answers under this search list.
 	answers set
 }
@@ -133,7 +145,11 @@ func (sc *Scope) set(given Settings) error {
 	if err := sc.checkLoop(st.upstreams); err != nil {
 		return err
 	}
+	if given.Timeout < 0 || given.Attempts < 0 {
+		return errors.New("a timeout or number of attempts is negative")
+	}
 	st.upstreams = slices.Clone(st.upstreams)
+	st.pace = sc.server.cfg.pace(given)
 	search := given.Search
 	if search == nil {
 		search = sc.server.cfg.Search

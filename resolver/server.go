@@ -57,7 +57,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.answers = newCache(readyBytes)
 	s.SetTable(nil)
-	s.chain = s.newChain(&forwarder{timeout: cfg.Timeout, resend: cfg.Resend})
+	s.chain = s.newChain(&forwarder{})
 	return s, nil
 }
 
@@ -85,6 +85,9 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 
 // none is the stage that is not there.
 func none(next Exchanger) Exchanger { return next }
+
+// Set is Scope.Set for the scope of Serve.
+func (s *Server) Set(given Settings) error { return s.own.Set(given) }
 
 // SetSearch replaces the search list of the clients of Serve.
 func (s *Server) SetSearch(search []string) { s.own.SetSearch(search) }

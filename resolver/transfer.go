@@ -55,7 +55,7 @@ func (f *forwarder) transfer(ctx context.Context, req *Request, ups []netip.Addr
 }
 
 func (f *forwarder) openTransfer(ctx context.Context, up netip.AddrPort, req *Request) (*transfer, *message, error) {
-	dialCtx, cancel := context.WithTimeout(ctx, f.timeout/2)
+	dialCtx, cancel := context.WithTimeout(ctx, req.scope.settings.Load().pace.timeout/2)
 	defer cancel()
 	conn, err := req.dialer()(dialCtx, "tcp", up)
 	if err != nil {
@@ -64,7 +64,7 @@ func (f *forwarder) openTransfer(ctx context.Context, up netip.AddrPort, req *Re
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	t := &transfer{conn: conn, reader: bufio.NewReader(conn), req: req, id: newID(), seen: newSerials(req),
 		done: func() { stop(); _ = conn.Close() }}
-	_ = conn.SetDeadline(time.Now().Add(f.timeout))
+	_ = conn.SetDeadline(time.Now().Add(req.scope.settings.Load().pace.timeout))
 	if err := writeFrame(conn, outgoing(req, t.id, req.edns)); err != nil {
 		t.done()
 		return nil, nil, err

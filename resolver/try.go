@@ -136,6 +136,7 @@ func (r *race) take(t *try, reply *message, err error) {
 		a.reply = reply.withQuestion(t.req)
 	}
 	t.done.Store(true)
+	t.peer.learn(a)
 	t.req.metrics().exchanged(a.network == "tcp", a.took, a.outcome())
 	r.arrive(a)
 }

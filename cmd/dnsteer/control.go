@@ -19,9 +19,12 @@ import (
 // request is what the privileged side asks of the worker. Each gets one response.
 type request struct {
 	Do        verb              `json:"do"`
-	Upstreams []netip.AddrPort  `json:"upstreams,omitempty"` // doConfigure
+	Upstreams []netip.AddrPort  `json:"upstreams,omitempty"` // doConfigure, doNames
 	Search    []string          `json:"search,omitempty"`    // doConfigure, doNames
-	Sources   []resolver.Source `json:"sources,omitempty"`   // doConfigure, doNames
+	Timeout   time.Duration     `json:"timeout,omitempty"`   // this and the next two: doConfigure, doNames
+	Attempts  int               `json:"attempts,omitempty"`
+	Rotate    bool              `json:"rotate,omitempty"`
+	Sources   []resolver.Source `json:"sources,omitempty"` // doConfigure, doNames
 }
 
 type verb string

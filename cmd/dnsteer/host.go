@@ -155,7 +155,6 @@ func (h *host) configure() (response, error) {
 	if err != nil {
 		return response{}, err
 	}
-	r.Upstreams = h.settings.upstreams
 	return h.call(r)
 }
 
@@ -164,7 +163,9 @@ func (h *host) namesRequest(do verb) (request, error) {
 	if err != nil {
 		return request{}, err
 	}
-	return request{Do: do, Sources: sources, Search: resolvconf.Read(resolvconf.Path).Search}, nil
+	conf := resolvconf.Read(resolvconf.Path)
+	return request{Do: do, Sources: sources, Upstreams: h.settings.upstreams,
+		Search: conf.Search, Timeout: conf.Timeout, Attempts: conf.Attempts, Rotate: conf.Rotate}, nil
 }
 
 // reload reads the names again; if they are bad, what is served stays.

@@ -111,10 +111,8 @@ func (w *worker) do(ctx context.Context, r request) (response, error) {
 func (w *worker) configure(ctx context.Context, r request) (response, error) {
 	var err error
 	w.server, err = resolver.New(resolver.Config{
-		Origin:    w.enrolment.Origin,
-		Upstreams: r.Upstreams,
-		Search:    r.Search,
-		Logger:    w.log,
+		Origin: w.enrolment.Origin,
+		Logger: w.log,
 	})
 	if err != nil {
 		return response{}, err
@@ -176,7 +174,10 @@ func (w *worker) setNames(r request) (response, error) {
 	if err != nil {
 		return response{}, err
 	}
-	w.server.SetSearch(r.Search)
+	settings := resolver.Settings{Upstreams: r.Upstreams, Search: r.Search, Timeout: r.Timeout, Attempts: r.Attempts, Rotate: r.Rotate}
+	if err := w.server.Set(settings); err != nil {
+		return response{}, err
+	}
 	w.server.SetTable(table)
 	return response{Names: table.Names(), Warnings: table.Warnings()}, nil
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package resolvconf reads resolv.conf(5), as far as dnsteer acts on it: who is asked,
-// and with what names are completed. What options say is the client's business alone.
+// with what names are completed, and how long clients wait. What other options say is
+// the client's business alone.
 package resolvconf
 
 import (
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Path is where clients look.
@@ -17,6 +20,11 @@ const Path = "/etc/resolv.conf"
 type Conf struct {
 	Nameservers []netip.Addr
 	Search      []string
+	// Timeout, Attempts and Rotate are the options of these names; zero where they
+	// are not there.
+	Timeout  time.Duration
+	Attempts int
+	Rotate   bool
 }
 
 // Read reads what the clients read. A file that is missing, or a line that makes no
@@ -42,9 +50,31 @@ func Parse(text string) Conf {
 			conf.Nameservers = append(conf.Nameservers, addresses(fields[1:2])...)
 		case "search", "domain": // the last one wins
 			conf.Search = fields[1:]
+		case "options":
+			for _, option := range fields[1:] {
+				conf.option(option)
+			}
 		}
 	}
 	return conf
+}
+
+// option takes what it knows. Numbers are bounded as in the C library.
+func (c *Conf) option(text string) {
+	name, value, _ := strings.Cut(text, ":")
+	if name == "rotate" {
+		c.Rotate = true
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n <= 0 {
+		return
+	}
+	switch name {
+	case "timeout":
+		c.Timeout = time.Duration(min(n, 30)) * time.Second
+	case "attempts":
+		c.Attempts = min(n, 5)
+	}
 }
 
 // New makes a Conf of what a container runtime tells. What makes no sense is skipped.

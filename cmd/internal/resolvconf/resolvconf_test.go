@@ -5,6 +5,7 @@ package resolvconf
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -25,6 +26,11 @@ func TestParse(t *testing.T) {
 				Search:      []string{"a.svc.cluster.local", "svc.cluster.local"},
 			},
 			v4: "192.0.2.10",
+		},
+		{
+			name: "options",
+			text: "options timeout:1 attempts:3 rotate edns0\noptions timeout:99 attempts:-1 attempts:x\n",
+			want: Conf{Timeout: 30 * time.Second, Attempts: 3, Rotate: true},
 		},
 		{
 			name: "comments, garbage and both families",
