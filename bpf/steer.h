@@ -82,7 +82,7 @@ enum scope_flag {
  * enrolment of that namespace.
  */
 struct scope {
-	__u32 heart; /* on which it hangs: number and generation of a word */
+	__u32 heart; /* by which it lives: number and generation of a word */
 	__u32 generation;
 	enum scope_flag flags;
 	__u32 owner_uid; /* exempt, as numbers of the initial user namespace */

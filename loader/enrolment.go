@@ -22,7 +22,7 @@ import (
 const HeartbeatInterval = 500 * time.Millisecond
 
 // Enrolment is the hold of a process on its scope: the listeners, their socket
-// storage, the tags, and the heart on which the scope hangs. It can be handed to another
+// storage, the tags, and the heart by which the scope lives. It can be handed to another
 // process with Files. It is safe for concurrent use, also by several processes.
 type Enrolment struct {
 	Listeners *Listeners
@@ -59,7 +59,7 @@ func (e *Enrolment) Enrol(s Scope) error {
 	}
 	return e.exclusively(func() error {
 		settings := s.settings(flags)
-		if err := errors.Join(e.lookUpSources(&settings), e.hang(&settings)); err != nil {
+		if err := errors.Join(e.lookUpSources(&settings), e.liveBy(&settings)); err != nil {
 			return errors.Join(err, e.delete())
 		}
 		if err := e.write(settings, ebpf.UpdateAny); err != nil {
@@ -69,7 +69,7 @@ func (e *Enrolment) Enrol(s Scope) error {
 	})
 }
 
-// Beat renews the heartbeat of a scope, and of all that hang on the same heart. Call it
+// Beat renews the heartbeat of a scope, and of all that live by the same heart. Call it
 // every HeartbeatInterval as long as, and only if, the resolver answers. It fails with
 // ebpf.ErrKeyNotExist before Enrol and after Withdraw, whichever process called those.
 // For many scopes see Heart.Beat, which makes no system call.
@@ -95,13 +95,13 @@ func (e *Enrolment) recall() (bpf.SteerScope, error) {
 	return settings, err
 }
 
-// follow hangs the scope, if there is one, on this process's heart.
+// follow has the scope, if there is one, live by this process's heart.
 func (e *Enrolment) follow() error {
-	return e.rewrite(func(settings *bpf.SteerScope) error { return e.hang(settings) })
+	return e.rewrite(e.liveBy)
 }
 
-// hang has the settings name this process's heart, which beats.
-func (e *Enrolment) hang(settings *bpf.SteerScope) error {
+// liveBy has the settings name this process's heart, which beats.
+func (e *Enrolment) liveBy(settings *bpf.SteerScope) error {
 	p, err := e.heart.claimed()
 	settings.Heart, settings.Generation = p.slot, p.generation
 	return err

@@ -23,9 +23,9 @@ type Heart struct {
 	words  *hearts
 	known  sync.Map // uint32 tag number to netip.Addr; numbers never change
 
-	mu    sync.Mutex // guards what follows
-	pulse pulse      // zero until the first scope is enrolled
-	hung  map[*Enrolment]bool
+	mu    sync.Mutex          // guards what follows
+	pulse pulse               // zero until the first scope is enrolled
+	by    map[*Enrolment]bool // live by it
 }
 
 // NewHeart makes one that beats for any number of scopes. It goes on after the Datapath is
@@ -50,7 +50,7 @@ func newHeart(maps []*ebpf.Map) (*Heart, error) {
 		closeMaps(maps)
 		return nil, err
 	}
-	return &Heart{scopes: maps[0], tags: maps[1], hearts: maps[2], words: words, hung: make(map[*Enrolment]bool)}, nil
+	return &Heart{scopes: maps[0], tags: maps[1], hearts: maps[2], words: words, by: make(map[*Enrolment]bool)}, nil
 }
 
 func closeMaps(maps []*ebpf.Map) {
@@ -59,17 +59,17 @@ func closeMaps(maps []*ebpf.Map) {
 	}
 }
 
-// Attend is Datapath.Attend for a scope that hangs on this heart.
+// Attend is Datapath.Attend for a scope that lives by this heart.
 func (h *Heart) Attend(l *Listeners) *Enrolment {
 	e := &Enrolment{Listeners: l, heart: h}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.hung[e] = true
+	h.by[e] = true
 	return e
 }
 
 // Adopt takes over a scope from another process, which has passed its Listeners.Files, and
-// hangs it on this heart: from here on it does not matter whether the other beats, nor
+// has it live by this heart: from here on it does not matter whether the other beats, nor
 // whether it closes its own. The scope goes on as it is; it may be none yet, or none any
 // more. Both processes have to use the same datapath.
 //
@@ -93,7 +93,7 @@ func (h *Heart) Adopt(listeners []*os.File) (*Enrolment, error) {
 	return e, nil
 }
 
-// Beat renews the heartbeat of every scope that hangs on the heart, by writing one word.
+// Beat renews the heartbeat of every scope that lives by the heart, by writing one word.
 // Call it every HeartbeatInterval as long as, and only if, the resolver answers.
 //
 // A process that has stood still for 10 s may have lost its word to another. Beat then takes
@@ -103,7 +103,7 @@ func (h *Heart) Beat() error {
 	p := h.pulse
 	h.mu.Unlock()
 	if p == (pulse{}) || h.words.beat(p) {
-		return nil // nothing hangs on it yet, or all is well
+		return nil // nothing lives by it yet, or all is well
 	}
 	if _, err := h.claimed(); err != nil {
 		return err
@@ -135,7 +135,7 @@ func (h *Heart) all() []*Enrolment {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []*Enrolment
-	for e := range h.hung {
+	for e := range h.by {
 		all = append(all, e)
 	}
 	return all
@@ -144,7 +144,7 @@ func (h *Heart) all() []*Enrolment {
 func (h *Heart) leave(e *Enrolment) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.hung, e)
+	delete(h.by, e)
 }
 
 // Close ends it. Its word stands still from then on, and is another's some time later.

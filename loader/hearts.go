@@ -18,7 +18,7 @@ import (
 )
 
 // A heart is one word in a map that processes share with the datapath by mmap: when it last
-// beat, and whose it is. Every scope names the heart on which it hangs, so one word is all
+// beat, and whose it is. Every scope names the heart by which it lives, so one word is all
 // that a process writes for all its scopes. What of a word is what, as in bpf/steer.h.
 const (
 	heartTickBits = 20 // of CLOCK_MONOTONIC in nanoseconds: 1.05 ms
