@@ -139,10 +139,12 @@ func TestLeakWithoutRecord(t *testing.T) {
 	w := newWorld(t)
 	d := w.load(t)
 	w.keepBeating(t, w.resolve(t, d))
-	for number := range uint32(1 << 16) {
-		if err := d.maps[bpf.SteerMapSteerTag].Put(number, toAddress(primary)); err != nil {
-			t.Fatal(err)
-		}
+	numbers, holders := make([]uint32, 1<<16), make([]bpf.SteerAddress, 1<<16)
+	for i := range numbers {
+		numbers[i], holders[i] = uint32(i), toAddress(primary)
+	}
+	if n, err := d.maps[bpf.SteerMapSteerTag].BatchUpdate(numbers, holders, nil); err != nil {
+		t.Fatalf("took %d numbers: %v", n, err)
 	}
 	watch, err := d.WatchLeaks()
 	if err != nil {
