@@ -68,10 +68,12 @@ type Count struct {
 }
 
 // Counts returns the verdict counters, in the order of the verdicts, without zeros.
-func (d *Datapath) Counts() ([]Count, error) {
+func (d *Datapath) Counts() ([]Count, error) { return countCalls(d.maps[bpf.SteerMapSteerVerdict]) }
+
+func countCalls(m *ebpf.Map) ([]Count, error) {
 	var out []Count
 	for v := range verdicts() {
-		sum, err := sumCalls(d.maps[bpf.SteerMapSteerVerdict], uint32(v))
+		sum, err := sumCalls(m, uint32(v))
 		if err != nil {
 			return nil, fmt.Errorf("read verdict counters: %w", err)
 		}

@@ -63,7 +63,11 @@ func (s *settings) newAgent(log *slog.Logger) (*agent, error) {
 			return nil, err
 		}
 	}
-	if a.server, err = resolver.New(resolver.Config{Logger: log}); err != nil {
+	conf := resolver.Config{Logger: log}
+	if s.queryLog > 0 {
+		conf.QueryLog, conf.QueryLogEvery = log, s.queryLog
+	}
+	if a.server, err = resolver.New(conf); err != nil {
 		return nil, err
 	}
 	if err := s.readNames(a); err != nil {

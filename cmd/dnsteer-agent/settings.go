@@ -29,6 +29,8 @@ type settings struct {
 	steer                             string
 	hostNetwork                       bool
 	countLeaks                        bool
+	metrics                           string
+	queryLog                          int
 }
 
 // usageError is a command line that makes no sense.
@@ -51,6 +53,8 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	fs.StringVar(&s.root, "host-root", "/", "`directory` where the node's files are; /proc/1/root in a container with hostPID")
 	fs.StringVar(&s.instance, "instance", "", "`UID` of the pod that this agent runs in")
 	fs.BoolVar(&s.countLeaks, "count-leaks", false, "count the packets to port 53 that leave pods unsteered; looks at every packet that leaves the node")
+	fs.StringVar(&s.metrics, "metrics", "", "loopback `address`, or unix socket, for /metrics, /healthz, /readyz and /debug/pprof (default: none)")
+	fs.IntVar(&s.queryLog, "query-log", 0, "log one query in `N`; 1 is each (default: none)")
 	s.policyFlags(fs)
 	s.namesFlags(fs)
 	s.pluginFlags(fs)
@@ -100,6 +104,9 @@ func (s *settings) check() error {
 	}
 	if s.steer != steerAll && s.steer != steerMarked {
 		return usageError{fmt.Errorf("-steer %q: say %s or %s", s.steer, steerAll, steerMarked)}
+	}
+	if s.queryLog < 0 {
+		return usageError{fmt.Errorf("-query-log %d: say one in how many, or 0", s.queryLog)}
 	}
 	if s.nodeName == "" && s.kubeconfig != "" {
 		return usageError{errors.New("-kubeconfig without -node: which node's pods?")}

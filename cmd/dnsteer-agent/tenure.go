@@ -207,6 +207,9 @@ func (t *tenure) hold(ctx, working context.Context) (relieved bool, err error) {
 	defer questions.close()
 	t.tasks.Go(func() { t.watchNames(working, t.agent) })
 	t.tasks.Go(func() { t.agent.reconcileLoop(working) })
+	if t.metrics != "" {
+		t.tasks.Go(func() { t.servePage(working) })
+	}
 	if t.node.Plugin != "" {
 		t.tasks.Go(func() {
 			t.node.Watch(working, func(changed []string, err error) { reportInstall(t.log, changed, err) })

@@ -24,7 +24,8 @@ type request struct {
 	Timeout   time.Duration     `json:"timeout,omitempty"`   // this and the next two: doConfigure, doNames
 	Attempts  int               `json:"attempts,omitempty"`
 	Rotate    bool              `json:"rotate,omitempty"`
-	Sources   []resolver.Source `json:"sources,omitempty"` // doConfigure, doNames
+	Sources   []resolver.Source `json:"sources,omitempty"`  // doConfigure, doNames
+	QueryLog  int               `json:"queryLog,omitempty"` // doConfigure
 }
 
 type verb string

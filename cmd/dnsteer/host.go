@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -38,6 +39,8 @@ type host struct {
 	settings settings
 	datapath *loader.Datapath
 	stderr   io.Writer
+	page     pageListener // where the worker serves its metrics; nil without
+	queryLog int          // one query in so many is logged; 0 is none
 
 	mu     sync.Mutex // one request at a time
 	worker *exec.Cmd
@@ -107,16 +110,23 @@ func (h *host) spawn(enrolment *loader.Enrolment, ambient []uintptr) (response, 
 		defer m.Close()
 	}
 	files := append(maps, listeners...)
+	observed, err := h.observed()
+	if err != nil {
+		return response{}, err
+	}
+	for _, f := range observed {
+		defer f.Close()
+	}
 	ctl, theirs, err := newControl()
 	if err != nil {
 		return response{}, err
 	}
 	defer theirs.Close()
-	cmd := exec.Command("/proc/self/exe", workerCommandName, strconv.Itoa(len(files)))
+	cmd := exec.Command("/proc/self/exe", workerCommandName, strconv.Itoa(len(files)), strconv.Itoa(len(observed)))
 	cmd.Args[0] = os.Args[0]
 	cmd.Dir = "/"
 	cmd.Stderr = h.stderr
-	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
+	cmd.ExtraFiles = slices.Concat([]*os.File{theirs}, files, observed)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential:  &syscall.Credential{Uid: loader.DefaultOwner, Gid: loader.DefaultOwner},
 		AmbientCaps: ambient,
@@ -155,6 +165,7 @@ func (h *host) configure() (response, error) {
 	if err != nil {
 		return response{}, err
 	}
+	r.QueryLog = h.queryLog
 	return h.call(r)
 }
 

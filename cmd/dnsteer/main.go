@@ -11,6 +11,7 @@
 //	host.go      the privileged side of exec and run: datapath, listeners, worker
 //	worker.go    the unprivileged side: the resolver
 //	control.go   what the two say to each other
+//	page.go      what operators look at: metrics, health, profiles
 //	names.go, resolvconf.go, user.go, cgroup.go   their inputs
 package main
 

@@ -39,8 +39,13 @@ func runCommand(ctx context.Context, e env, args []string) error {
 	kind := fs.String("resolver", "own", "`which` resolver: own, or none to steer to one that listens there already")
 	fs.BoolVar(&s.keep, "keep", false, "leave the datapath loaded at the end: queries then go to their nameserver until the next run adopts it")
 	fs.BoolVar(&s.leaks, "leaks", false, "count queries that leave unsteered, for 'dnsteer status', until the datapath is unloaded; it looks at every packet that is sent")
+	metrics := fs.String("metrics", "", "serve /metrics, /healthz, /readyz and /debug/pprof on this loopback `address`, such as 127.0.0.1:9153, or unix socket")
+	fs.IntVar(&s.queryLog, "query-log", 0, "log one query in `N` to stderr; 1 is each (default: none)")
 	if err := parse(e, fs, args, false); err != nil {
 		return err
+	}
+	if s.queryLog < 0 {
+		return usageError{fmt.Sprintf("run: --query-log=%d: want one in how many, or 0", s.queryLog), "run"}
 	}
 	if *kind != "own" && *kind != "none" {
 		return usageError{fmt.Sprintf("run: --resolver=%s: want own or none", *kind), "run"}
@@ -49,16 +54,23 @@ func runCommand(ctx context.Context, e env, args []string) error {
 		return usageError{fmt.Sprintf("run: --port=%d: want 1 to 65535", *port), "run"}
 	}
 	s.foreign = *kind == "none"
-	if s.foreign && (len(s.settings.names) > 0 || len(s.settings.upstreams) > 0) {
-		return usageError{"run: --hosts, --names and --upstream are for our own resolver, not with --resolver=none", "run"}
+	if s.foreign && (len(s.settings.names) > 0 || len(s.settings.upstreams) > 0 || s.queryLog > 0) {
+		return usageError{"run: --hosts, --names, --upstream and --query-log are for our own resolver, not with --resolver=none", "run"}
 	}
-	if err := needRoot(); err != nil {
+	err := needRoot()
+	if err != nil {
 		return err
 	}
 	if err := defaultCgroup(&s.opts); err != nil {
 		return err
 	}
 	s.opts.Port, s.opts.Only, s.opts.Except = uint16(*port), s.settings.only, s.settings.except
+	if *metrics != "" {
+		if s.page, err = listenPage(*metrics); err != nil {
+			return err
+		}
+		defer s.page.Close()
+	}
 	return s.run(ctx)
 }
 
@@ -159,6 +171,9 @@ func (s *service) serve(ctx context.Context, hup <-chan os.Signal, listeners *lo
 		defer func() { _ = notifier.Notify(sdnotify.Stopping) }()
 	} else if !errors.Is(err, os.ErrNotExist) { // no service manager asked
 		s.say("warning: tell the service manager: %v", err)
+	}
+	if s.foreign && s.page != nil {
+		go s.servePage(ctx)
 	}
 	go s.watch(ctx)
 	s.supervise(ctx, hup, func() error { return s.startOn(s.datapath.Port()) })

@@ -37,7 +37,9 @@ type worker struct {
 	enrolment *loader.Enrolment
 	server    *resolver.Server
 	log       *slog.Logger
+	queryLog  *slog.Logger
 	conn      io.ReadWriteCloser // the control socket
+	page      *workerPage        // nil without
 
 	cancelServe context.CancelFunc
 	served      chan struct{} // closed when Serve has ended, with serveErr
@@ -47,25 +49,45 @@ type worker struct {
 }
 
 func workerCommand(ctx context.Context, e env, args []string) error {
-	if len(args) != 1 {
+	if len(args) != 2 {
 		return usageError{"worker: only dnsteer itself starts it", "worker"}
 	}
-	n, err := strconv.Atoi(args[0])
+	files, err := inherited(controlFD+1, args[0])
 	if err != nil {
-		return usageError{fmt.Sprintf("worker: %q is no number", args[0]), "worker"}
+		return err
 	}
-	files := make([]*os.File, n)
-	for i := range files {
-		files[i] = os.NewFile(uintptr(controlFD+1+i), "inherited")
+	observed, err := inherited(controlFD+1+len(files), args[1])
+	if err != nil {
+		return err
 	}
-	w := &worker{log: slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	w := &worker{
+		log:      slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		queryLog: slog.New(slog.NewTextHandler(e.stderr, nil)),
+	}
 	w.conn = os.NewFile(controlFD, "control")
 	if w.enrolment, err = loader.OpenEnrolment(files); err != nil {
 		// The first request gets the answer: the other side knows a remedy.
 		return json.NewEncoder(w.conn).Encode(response{Error: err.Error(), Refused: errors.Is(err, os.ErrPermission)})
 	}
 	defer w.enrolment.Close()
+	if w.page, err = openPage(observed); err != nil {
+		return json.NewEncoder(w.conn).Encode(response{Error: err.Error(), Refused: errors.Is(err, os.ErrPermission)})
+	}
+	defer w.page.close()
 	return w.obey(ctx)
+}
+
+// inherited are files from a descriptor on; how many is an argument.
+func inherited(first int, count string) ([]*os.File, error) {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return nil, usageError{fmt.Sprintf("worker: %q is no number", count), "worker"}
+	}
+	files := make([]*os.File, n)
+	for i := range files {
+		files[i] = os.NewFile(uintptr(first+i), "inherited")
+	}
+	return files, nil
 }
 
 // obey answers requests until the other end closes, which says that nobody needs the
@@ -110,10 +132,11 @@ func (w *worker) do(ctx context.Context, r request) (response, error) {
 
 func (w *worker) configure(ctx context.Context, r request) (response, error) {
 	var err error
-	w.server, err = resolver.New(resolver.Config{
-		Origin: w.enrolment.Origin,
-		Logger: w.log,
-	})
+	conf := resolver.Config{Origin: w.enrolment.Origin, Logger: w.log}
+	if r.QueryLog > 0 {
+		conf.QueryLog, conf.QueryLogEvery = w.queryLog, r.QueryLog
+	}
+	w.server, err = resolver.New(conf)
 	if err != nil {
 		return response{}, err
 	}
@@ -135,7 +158,11 @@ func (w *worker) configure(ctx context.Context, r request) (response, error) {
 		defer close(w.served)
 		w.serveErr = w.server.Serve(serveCtx, resolver.Listeners{UDP: udp, TCP: tcp})
 	}()
-	return resp, w.waitServing(ctx)
+	if err := w.waitServing(ctx); err != nil {
+		return resp, err
+	}
+	w.page.serve(ctx, w)
+	return resp, nil
 }
 
 // waitServing waits until the resolver answers, or has given up. Should it give up
@@ -190,6 +217,7 @@ func (w *worker) startBeat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.page.setSteered(true)
 	ctx, w.cancelBeat = context.WithCancel(ctx)
 	w.beaten = make(chan struct{})
 	go func() {
@@ -222,6 +250,7 @@ func (w *worker) beat(ctx context.Context) {
 }
 
 func (w *worker) withdraw() error {
+	w.page.setSteered(false)
 	if w.cancelBeat != nil {
 		w.cancelBeat()
 		<-w.beaten
