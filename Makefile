@@ -18,7 +18,7 @@ BENCH_DEPS := unbound dnsmasq-base dnsdist knot nsd smartdns pdns-recursor
 PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec|kube)')
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build image demo test race matrix kube lint generate check-generated fmt deps deps-bench bench bench-coredns bench-resolver clean
+.PHONY: help build image demo test race matrix kube lint generate check-generated fmt deps deps-bench bench bench-coredns bench-resolver soak fuzz clean
 
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -85,6 +85,15 @@ bench-coredns: ## build bin/coredns for bench-resolver, which takes some minutes
 
 bench-resolver: ## the resolver beside other DNS servers, 3 minutes (needs root and 'make deps-bench')
 	go run ./test/bench/resolver
+
+soak: ## dnsteer run for 10 minutes at 70 % of capacity, with reloads and outages (needs root)
+	go test -count=1 -timeout 30m -v ./test/soak -soak 10m
+
+fuzz: ## each fuzz test for FUZZTIME, 20s
+	@for package in $$(go list ./...); do \
+		for fuzz in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			go test -run '^$$' -fuzz "^$$fuzz$$" -fuzztime $(or $(FUZZTIME),20s) $$package || exit 1; \
+		done; done
 
 clean: ## remove what was built
 	rm -rf bin
