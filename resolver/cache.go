@@ -44,7 +44,8 @@ type cache struct {
 	// recent are the last changes, by their epoch: what they take away, nil for all.
 	recent [maxRecent]func(*cached) bool
 
-	lookups [lookupCount]atomic.Uint64 // of the long way
+	lookups    [lookupCount]atomic.Uint64 // of the long way
+	prefetches atomic.Uint64
 }
 
 // newCache makes a cache for so many octets.

@@ -51,6 +51,9 @@ func (s *lookupStage) Exchange(ctx context.Context, req *Request) (*Response, er
 		if err == nil {
 			res.saved = found.above
 		}
+		if !found.above {
+			s.prefetch(ctx, req, found.answer, now)
+		}
 		return res, err
 	case found.fault.holds(req.TCP, now):
 		return s.insteadOf(found, found.fault.again(now), req, now)

@@ -343,8 +343,10 @@ func TestTTLNeverGrows(t *testing.T) {
 			sum += step
 			in := packetOf(t, query("a.example.org", dns.TypeA))
 			got := askServer(t, s, in)
-			if end.asked() != asked {
-				asked, sum, last = end.asked(), 0, []uint32{50, 40}
+			synctest.Wait()
+			isNew := end.asked() != asked
+			if isNew && sum >= 40*time.Second || asked == 0 {
+				sum, last = 0, []uint32{50, 40}
 			}
 			for j, rr := range got.Answer {
 				ttl := rr.Header().Ttl
@@ -352,6 +354,9 @@ func TestTTLNeverGrows(t *testing.T) {
 					t.Fatalf("TTL %d after %d, %s after the answer came", ttl, last[j], sum)
 				}
 				last[j] = ttl
+			}
+			if isNew { // prefetched, for the next one
+				asked, sum, last = end.asked(), 0, []uint32{50, 40}
 			}
 		}
 		if asked < 3 || asked > 10 {

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
 // kept is an answer in the cache: wire without its OPT record, which is of the hop
-// that brought it. It never changes.
+// that brought it. It never changes, but for fetched.
 type kept struct {
 	wire     []byte
 	question int // end of the question section
@@ -28,6 +29,8 @@ type kept struct {
 	tcp      bool   // came by TCP, so that nothing was left out for want of room
 	looked   []look // for an answer of the table
 	saved    bool   // as in Response
+
+	fetched atomic.Bool // somebody fetches the answer that comes after this one
 }
 
 // keep makes an answer fit for the cache, nil if it is not.

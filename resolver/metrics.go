@@ -96,6 +96,7 @@ var (
 	metricBytes       = metric{"dnsteer_cache_bytes", "gauge", "Memory that the cache counts as used.", nil}
 	metricLookups     = metric{"dnsteer_cache_lookups_total", "counter", "Look-ups in the cache, by what was found: an answer, one that has expired but serves, nothing that serves.", []string{"result"}}
 	metricEvictions   = metric{"dnsteer_cache_evictions_total", "counter", "Entries that made room for others.", nil}
+	metricPrefetches  = metric{"dnsteer_cache_prefetches_total", "counter", "Answers that were fetched again before they expired, because they are in use.", nil}
 	metricExchanges   = metric{"dnsteer_upstream_exchanges_total", "counter", "Exchanges with upstreams, by outcome; refusal is SERVFAIL or REFUSED.", []string{"protocol", "result"}}
 	metricLatency     = metric{"dnsteer_upstream_exchange_duration_seconds", "histogram", "Time from asking an upstream to its answer.", []string{"protocol"}}
 	metricRetries     = metric{"dnsteer_upstream_retries_total", "counter", "Questions asked again, by reason: silence, failure of another upstream, truncation, no EDNS.", []string{"kind"}}
@@ -104,7 +105,7 @@ var (
 func allMetrics() []metric {
 	return []metric{
 		metricQueries, metricDuration, metricDropped, metricUnsent, metricConnections, metricWorking, metricJoins, metricSaved,
-		metricNames, metricEntries, metricBytes, metricLookups, metricEvictions,
+		metricNames, metricEntries, metricBytes, metricLookups, metricEvictions, metricPrefetches,
 		metricExchanges, metricLatency, metricRetries,
 	}
 }
@@ -190,10 +191,11 @@ func (c collector) collectCounts(out chan<- prometheus.Metric) {
 
 func (c collector) collectCache(out chan<- prometheus.Metric) {
 	var entries, octets int
-	var evictions uint64
+	var evictions, prefetches uint64
 	var lookups [lookupCount]uint64
 	if c.cache != nil {
 		entries, octets, evictions = c.cache.load()
+		prefetches = c.cache.prefetches.Load()
 		for l := range lookups {
 			lookups[l] = c.cache.lookups[l].Load()
 		}
@@ -207,6 +209,7 @@ func (c collector) collectCache(out chan<- prometheus.Metric) {
 		out <- metricLookups.counter(lookups[l], l.String())
 	}
 	out <- metricEvictions.counter(evictions)
+	out <- metricPrefetches.counter(prefetches)
 }
 
 func (c collector) collectUpstreams(out chan<- prometheus.Metric) {

@@ -65,6 +65,9 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	}
 	for _, qtype := range [...]uint16{p.q.qtype, dns.TypeNone} {
 		if k := p.cache.findWire(to, &p.q, qtype); k.isFresh(p.read) && (k.tcp || !tcp) {
+			if k.isDue(p.read) {
+				return nil // the long way fetches it again
+			}
 			return p.reply(out, wire, fromCache, k, tcp)
 		}
 	}
