@@ -90,7 +90,8 @@ func (h *hearts) claim() (pulse, error) {
 	for i := range h.words {
 		slot := (first + i) % len(h.words)
 		old := atomic.LoadUint64(&h.words[slot])
-		if age := monotonic()>>heartTickBits - old&heartTimeMask; age < uint64(heartStale)>>heartTickBits && old != 0 {
+		age := (monotonic()>>heartTickBits - old) & heartTimeMask
+		if age < uint64(heartStale)>>heartTickBits && old != 0 {
 			continue
 		}
 		p := pulse{uint32(slot), uint32(old>>heartTimeBits) + 1}
