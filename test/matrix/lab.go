@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/dnsteer/dnsteer/test/matrix/kernel"
 )
@@ -122,7 +123,9 @@ func (l *lab) goTest(ctx context.Context, s subject, packages []string, events, 
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir, cmd.Env = l.opts.root, append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = events, errs
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	// The go command passes no signal on, so all below it get one.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if ctx.Err() != nil {
@@ -175,7 +178,10 @@ func (l *lab) tryAll(ctx context.Context, names []string, out io.Writer) ([]Resu
 		})
 	}
 	all.Wait()
-	return results, errors.Join(append(errs, ctx.Err())...)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return results, errors.Join(errs...)
 }
 
 // syncWriter is for several who write whole lines.
