@@ -51,7 +51,7 @@ func openLab(ctx context.Context, opts options, out io.Writer) (*lab, error) {
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("the kernel matrix needs Debian's packages %s: run make deps", strings.Join(missing, ", "))
 	}
-	cache, err := filepath.Abs(filepath.Join(opts.root, opts.cache))
+	cache, err := opts.cacheDir()
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,11 @@ func (l *lab) goTest(ctx context.Context, s subject, packages []string, events, 
 
 // createLog makes the file for everything that go test says.
 func (l *lab) createLog(minor string) (*os.File, error) {
-	dir := filepath.Join(l.opts.root, l.opts.cache, "logs")
+	cache, err := l.opts.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cache, "logs")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
