@@ -46,6 +46,9 @@ func (d *draft) put(e *entry) {
 	said := at.layers()
 	i, ok := slices.BinarySearchFunc(said, e.from.layer, byLayer)
 	if ok {
+		if said[i].isSame(e) {
+			return
+		}
 		said[i] = e
 	} else {
 		said = slices.Insert(said, i, e)
@@ -81,6 +84,11 @@ func (e *entry) layers() []*entry {
 		said = append(said, e.hidden...)
 	}
 	return said
+}
+
+// isSame reports whether an entry would change nothing.
+func (e *entry) isSame(other *entry) bool {
+	return e.records == other.records && e.ttl == other.ttl && e.from == other.from && e.line == other.line
 }
 
 func byLayer(e *entry, l *Layer) int { return e.from.layer.rank() - l.rank() }

@@ -5,6 +5,7 @@ package resolver
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -105,8 +106,8 @@ type Name struct {
 	From *Origin
 
 	Addrs []netip.Addr
-	// Pointer lets the addresses give the name back. A wildcard cannot.
-	Pointer bool
+	// Pointers are those of Addrs that give the name back. A wildcard's cannot.
+	Pointers []netip.Addr
 	CNAME   string // alone, with no other records
 	SRV     []SRV
 	TXT     []string
@@ -139,7 +140,7 @@ func (o *Origin) text() string {
 // Apply changes what the layer says of some names, all at once. A name that cannot be
 // one is left out, as are records that would not fit into a message, and the error
 // says which.
-func (l *Layer) Apply(changed []Name) error {
+func (l *Layer) Apply(changed iter.Seq[Name]) error {
 	entries, err := l.entries(changed)
 	l.names.change(func(d *draft) { l.apply(d, entries) })
 	return err
@@ -147,7 +148,7 @@ func (l *Layer) Apply(changed []Name) error {
 
 // Replace changes all that the layer says, at once. It is Apply but for names that are
 // not among all: those are forgotten.
-func (l *Layer) Replace(all []Name) error {
+func (l *Layer) Replace(all iter.Seq[Name]) error {
 	entries, err := l.entries(all)
 	l.replace(entries)
 	return err
@@ -196,11 +197,10 @@ func (l *Layer) apply(d *draft, entries []*entry) {
 }
 
 // entries packs names.
-func (l *Layer) entries(names []Name) ([]*entry, error) {
+func (l *Layer) entries(names iter.Seq[Name]) (entries []*entry, err error) {
 	var errs []error
-	entries := make([]*entry, 0, len(names))
-	for i := range names {
-		e, err := l.entry(&names[i])
+	for n := range names {
+		e, err := l.entry(&n)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", l.name, err))
 		}
@@ -234,7 +234,7 @@ func (n *Name) pack(name wireName) (records, error) {
 	p := packer{owner: len(name), room: maxEntry}
 	for _, addr := range n.Addrs {
 		if addr = addr.Unmap().WithZone(""); addr.IsValid() {
-			p.add(appendAddress(p.packed, addr, n.Pointer && !name.isWild()), 1)
+			p.add(appendAddress(p.packed, addr, slices.Contains(n.Pointers, addr) && !name.isWild()), 1)
 		}
 	}
 	var errs []error

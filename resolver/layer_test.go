@@ -43,7 +43,7 @@ func (n naive) pointers() map[string][]string {
 	for i := range n {
 		for name := range n.names() {
 			said, layer, _ := n.winner(name)
-			if layer != i || !said.Pointer || strings.HasPrefix(name, "*") {
+			if layer != i || said.Pointers == nil || strings.HasPrefix(name, "*") {
 				continue
 			}
 			for _, addr := range said.Addrs {
@@ -164,22 +164,25 @@ func TestLayersAgainstModel(t *testing.T) {
 			i := r.IntN(len(layers))
 			var said []Name
 			for range 1 + r.IntN(4) {
-				n := Name{Name: names[r.IntN(len(names))], TTL: uint32(r.IntN(3)), From: origins[i], Pointer: r.IntN(2) == 0, Addrs: []netip.Addr{}}
+				n := Name{Name: names[r.IntN(len(names))], TTL: uint32(r.IntN(3)), From: origins[i], Addrs: []netip.Addr{}}
 				if slices.ContainsFunc(said, func(other Name) bool { return other.Name == n.Name }) {
 					continue
 				}
 				for _, at := range r.Perm(len(addrs))[:r.IntN(3)] {
 					n.Addrs = append(n.Addrs, addrs[at])
 				}
+				if r.IntN(2) == 0 {
+					n.Pointers = n.Addrs
+				}
 				said = append(said, n)
 			}
 			if r.IntN(8) == 0 {
 				said = said[:len(said)/2]
 				clear(model[i])
-				if err := layers[i].Replace(said); err != nil {
+				if err := layers[i].Replace(slices.Values(said)); err != nil {
 					t.Fatal(err)
 				}
-			} else if err := layers[i].Apply(said); err != nil {
+			} else if err := layers[i].Apply(slices.Values(said)); err != nil {
 				t.Fatal(err)
 			}
 			for _, n := range said {
@@ -197,7 +200,7 @@ func TestLayersAgainstModel(t *testing.T) {
 		held := all.Table()
 		before := viewOf(held, "x.a.org")
 		for _, l := range layers {
-			if err := l.Replace(nil); err != nil {
+			if err := l.Replace(slices.Values([]Name(nil))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -149,7 +149,7 @@ func TestLayerChangeIsExact(t *testing.T) {
 			askPastTable(t, s, "cached.example.com", end)
 			askPastTable(t, s, "a."+tc.change, end)
 			asked := end.asked()
-			if err := l.Apply([]Name{{Name: tc.change, From: origin, TTL: 5, Addrs: []netip.Addr{loopback}}}); err != nil {
+			if err := l.Apply(slices.Values([]Name{{Name: tc.change, From: origin, TTL: 5, Addrs: []netip.Addr{loopback}}})); err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range ready {
@@ -165,7 +165,7 @@ func TestLayerChangeIsExact(t *testing.T) {
 			if end.asked() != asked+1 {
 				t.Errorf("%s changed: a name below it was not asked for again", tc.change)
 			}
-			if err := l.Replace(nil); err != nil {
+			if err := l.Replace(slices.Values([]Name(nil))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -185,7 +185,7 @@ func TestLayerChangeSparesFlights(t *testing.T) {
 			client.Go(func() { askServer(t, s, packetOf(t, query("a.example.org", dns.TypeA))) })
 			synctest.Wait()
 			for _, addrs := range [][]netip.Addr{{loopback}, nil} {
-				if err := l.Apply([]Name{{Name: change, From: origin, Addrs: addrs}}); err != nil {
+				if err := l.Apply(slices.Values([]Name{{Name: change, From: origin, Addrs: addrs}})); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -206,13 +206,13 @@ func TestLayerRefuses(t *testing.T) {
 	for i := range addrs {
 		addrs[i] = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
 	}
-	err := l.Apply([]Name{
+	err := l.Apply(slices.Values([]Name{
 		{Name: "good.example.org", From: origin, Addrs: addrs[:1]},
 		{Name: "a..b", From: origin, Addrs: addrs[:1]},
 		{Name: "alias.example.org", From: origin, CNAME: "not a name"},
 		{Name: "srv.example.org", From: origin, SRV: []SRV{{Port: 80, Target: "!"}, {Port: 81, Target: "good.example.org"}}},
 		{Name: "big.example.org", From: origin, Addrs: addrs},
-	})
+	}))
 	want := []string{
 		`source: name "a..b": empty label`,
 		`source: alias.example.org: cname: name "not a name": character ' ' is not a letter, digit, hyphen or underscore`,

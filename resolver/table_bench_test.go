@@ -115,8 +115,8 @@ func BenchmarkTableChange(b *testing.B) {
 	origin := l.Origin(func() string { return "bench" })
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		err := l.Apply([]Name{{Name: fmt.Sprintf("changing-%d.example.org", i%100), TTL: 5, From: origin, Pointer: true,
-			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)})}}})
+		addrs := []netip.Addr{netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)})}
+		err := l.Apply(slices.Values([]Name{{Name: fmt.Sprintf("changing-%d.example.org", i%100), TTL: 5, From: origin, Addrs: addrs, Pointers: addrs}}))
 		if err != nil {
 			b.Fatal(err)
 		}
