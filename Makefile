@@ -16,9 +16,10 @@ DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-
 BENCH_DEPS := unbound dnsmasq-base dnsdist knot nsd smartdns pdns-recursor
 
 PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec|kube)')
+UNPRIVILEGED = $(shell go list ./resolver/... ./cmd/... | grep -v /kube/live)
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build image demo test race matrix kube lint generate check-generated fmt deps deps-bench bench bench-coredns bench-resolver soak fuzz clean
+.PHONY: help build image demo test test-names race matrix kube lint generate check-generated fmt deps deps-bench bench bench-coredns bench-resolver soak fuzz clean
 
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -33,7 +34,7 @@ demo: build ## the story, for real: netfilter, then dnsteer (needs root)
 	go run ./test/demo -dnsteer bin/dnsteer
 
 test: lint check-generated ## every test, the privileged ones included (needs root and 'make deps')
-	go test $(RACE) -count=1 ./resolver/... ./cmd/...
+	go test $(RACE) -count=1 $(UNPRIVILEGED)
 	go test -count=1 -timeout 20m $(PRIVILEGED)
 	go test -count=1 -timeout 40m ./test/matrix/... ./test/vmexec/...
 
@@ -49,6 +50,9 @@ BUILD_KUBE = cd test/kube/programs && CGO_ENABLED=0 go build -trimpath -o $(CURD
 
 kube: ## build etcd and Kubernetes for tests, into .cache/kube (20 minutes once)
 	$(BUILD_KUBE) ./hyperkube
+
+test-names: ## sources of names on real API servers (needs make kube)
+	go test $(RACE) -count=1 -timeout 20m ./cmd/internal/names/kube/live
 
 lint: ## vet, format, static checks, tidy
 	go vet ./...

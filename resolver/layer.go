@@ -92,6 +92,25 @@ func (l *Layer) rank() int {
 	return l.order
 }
 
+// Name is what AddLayer called it.
+func (l *Layer) Name() string { return l.name }
+
+// Hidden is one of the hidden names, in words, empty where there is none. It looks
+// through the whole table.
+func (l *Layer) Hidden() string {
+	for e := range l.names.Table().names.all {
+		if e.about == nil {
+			continue
+		}
+		for _, h := range e.hidden {
+			if h.from.layer == l {
+				return fmt.Sprintf("%s of %s is already in %s, which wins", e.name, h.place(), e.place())
+			}
+		}
+	}
+	return ""
+}
+
 // Count counts the names that the layer has, and those among them that are hidden
 // because an earlier layer has them too.
 func (l *Layer) Count() (names, hidden int) {
@@ -108,9 +127,9 @@ type Name struct {
 	Addrs []netip.Addr
 	// Pointers are those of Addrs that give the name back. A wildcard's cannot.
 	Pointers []netip.Addr
-	CNAME   string // alone, with no other records
-	SRV     []SRV
-	TXT     []string
+	CNAME    string // alone, with no other records
+	SRV      []SRV
+	TXT      []string
 }
 
 // SRV is a record of that type (RFC 2782).

@@ -16,6 +16,7 @@ import (
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/cmd/internal/names"
 	"github.com/dnsteer/dnsteer/cmd/internal/resolvconf"
 	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
@@ -26,6 +27,9 @@ type agent struct {
 	datapath *loader.Datapath
 	heart    *loader.Heart    // of all pods
 	server   *resolver.Server // of all pods
+	names    *resolver.Names  // what it answers itself
+	files    *resolver.Layer  // of names, the first
+	sources  *names.Sources   // of the other layers; nil: there are none
 	cluster  *cluster.Cluster // nil: there is no API server to ask
 	policy   policy
 	scanner  *proc.Scanner // reconcile's

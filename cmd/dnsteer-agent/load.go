@@ -70,7 +70,7 @@ func (s *settings) newAgent(log *slog.Logger) (*agent, error) {
 	if a.server, err = resolver.New(conf); err != nil {
 		return nil, err
 	}
-	if err := s.readNames(a); err != nil {
+	if err := s.openNames(a); err != nil {
 		return nil, err
 	}
 	if s.hostNetwork {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/privilege"
 	"github.com/dnsteer/dnsteer/cmd/internal/conflist"
+	"github.com/dnsteer/dnsteer/cmd/internal/names"
 	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
 )
@@ -83,7 +84,28 @@ func reportInstall(log *slog.Logger, changed []string, err error) {
 	}
 }
 
-// readNames gives the agent the table, or keeps the old one if a source is bad.
+// openNames reads the files of names and opens the other sources, and lets the server
+// follow them.
+func (s *settings) openNames(a *agent) error {
+	a.names = resolver.NewNames()
+	a.files = a.names.AddLayer("files")
+	if err := s.readNames(a); err != nil {
+		return err
+	}
+	if s.sourcesFile != "" {
+		config, err := names.ReadConfig(s.sourcesFile)
+		if err != nil {
+			return err
+		}
+		if a.sources, err = names.Open(config, a.names, a.log); err != nil {
+			return err
+		}
+	}
+	a.names.Follow(a.server)
+	return nil
+}
+
+// readNames gives the agent the names of files, or keeps the old ones if one is bad.
 func (s *settings) readNames(a *agent) error {
 	var sources []resolver.Source
 	for _, source := range s.sources {
@@ -94,14 +116,13 @@ func (s *settings) readNames(a *agent) error {
 		source.Data = data
 		sources = append(sources, source)
 	}
-	table, err := resolver.ParseTable(sources...)
+	warnings, err := a.files.SetFiles(sources...)
 	if err != nil {
 		return err
 	}
-	for _, w := range table.Warnings() {
+	for _, w := range warnings {
 		a.log.Warn("names", "warning", w)
 	}
-	a.server.SetTable(table)
 	return nil
 }
 

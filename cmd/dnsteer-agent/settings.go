@@ -16,14 +16,16 @@ import (
 
 // settings are the command line.
 type settings struct {
-	socket    string
-	state     string
-	root      string
-	instance  string
-	opts      loader.Options
-	sources   []resolver.Source // without data until they are read
-	node      conflist.Node
-	uninstall bool
+	socket   string
+	state    string
+	root     string
+	instance string
+	opts     loader.Options
+	sources  []resolver.Source // without data until they are read
+
+	sourcesFile string
+	node        conflist.Node
+	uninstall   bool
 
 	nodeName, kubeconfig, dnsSelector string
 	steer                             string
@@ -85,6 +87,7 @@ func (s *settings) namesFlags(fs *flag.FlagSet) {
 	}
 	fs.Func("names", "`file` of names to answer, as YAML; may be repeated; read again on SIGHUP", source(resolver.FormatYAML))
 	fs.Func("hosts", "`file` of names to answer, as hosts(5); may be repeated", source(resolver.FormatHosts))
+	fs.StringVar(&s.sourcesFile, "sources", "", "`file` of other sources of names, such as the Services of clusters, as YAML")
 }
 
 func (s *settings) pluginFlags(fs *flag.FlagSet) {

@@ -115,6 +115,10 @@ func (t *tenure) begin(ctx context.Context, o *offer) error {
 		if a.cluster != nil {
 			t.tasks.Go(func() { a.cluster.Run(ctx) })
 		}
+		if a.sources != nil {
+			t.tasks.Go(func() { a.sources.Run(ctx) })
+			t.awaitSources(ctx)
+		}
 		err = t.takeOver(ctx, o)
 	}
 	if err != nil {
@@ -128,6 +132,19 @@ func (t *tenure) begin(ctx context.Context, o *offer) error {
 		a.reconcile()
 	}
 	return nil
+}
+
+// sourcesTime is how long pods wait for names of other sources than files.
+const sourcesTime = 3 * time.Second
+
+// awaitSources gives sources of names time to tell all that they have: no query that the
+// agent before us would have answered is to find them empty.
+func (t *tenure) awaitSources(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sourcesTime)
+	defer cancel()
+	if missing := t.agent.sources.Await(ctx); len(missing) > 0 {
+		t.log.Warn("begin without the names of some clusters", "clusters", missing)
+	}
 }
 
 // lingerTime is for answers that are under way when a datapath is unloaded.

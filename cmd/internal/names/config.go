@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package names
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/dnsteer/dnsteer/cmd/internal/names/kube"
+)
+
+// Config is what a file of sources says. Of a name that several have, the first one's
+// records count.
+type Config struct {
+	Sources []Source `json:"sources"`
+}
+
+// Source is one of them: one of its fields is set.
+type Source struct {
+	Kubernetes *Kubernetes `json:"kubernetes"`
+}
+
+// Kubernetes is a source of Services of clusters.
+type Kubernetes struct {
+	// Merge says whose records count where several clusters have a Service of the same
+	// name in the same zone: "local-first" (the default), "union" or "remote-only".
+	Merge string `json:"merge"`
+	// TTL is that of the records, in seconds.
+	TTL *uint32 `json:"ttl"`
+	// MaxAge is for how long the names of a cluster that is away are kept, such as
+	// "24h"; for ever by default.
+	MaxAge   string    `json:"maxAge"`
+	Clusters []Cluster `json:"clusters"`
+	// Secrets name more clusters.
+	Secrets *Secrets `json:"secrets"`
+}
+
+// Cluster is one cluster.
+type Cluster struct {
+	Name string `json:"name"`
+	// Local is the cluster that the clients are in. Without a kubeconfig its API server
+	// is reached by the ServiceAccount of our own pod.
+	Local      bool   `json:"local"`
+	Kubeconfig string `json:"kubeconfig"`
+	Context    string `json:"context"`
+	// Zones are the domains of its names; "cluster.local" by default for the local one.
+	Zones []string `json:"zones"`
+	// Reverse lets its addresses give names back; by default those of the local one do.
+	Reverse *bool `json:"reverse"`
+}
+
+// Secrets are those labelled istio/multiCluster=true in one namespace.
+type Secrets struct {
+	// Cluster is the name of one of the clusters: the Secrets are there.
+	Cluster   string `json:"cluster"`
+	Namespace string `json:"namespace"`
+	// Zones are those of each cluster; "{cluster}" stands for its name.
+	Zones   []string `json:"zones"`
+	Reverse bool     `json:"reverse"`
+}
+
+// ReadConfig reads a file of sources. What it does not understand it refuses.
+func ReadConfig(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read sources: %w", err)
+	}
+	c := new(Config)
+	if err := yaml.UnmarshalStrict(data, c); err != nil {
+		return nil, fmt.Errorf("read sources: %s: %w", path, err)
+	}
+	for i, s := range c.Sources {
+		if err := s.check(); err != nil {
+			return nil, fmt.Errorf("read sources: %s: source %d: %w", path, i+1, err)
+		}
+	}
+	return c, nil
+}
+
+func (s Source) check() error {
+	if s.Kubernetes == nil {
+		return errors.New("it is of no kind: want kubernetes")
+	}
+	return s.Kubernetes.check()
+}
+
+func (k *Kubernetes) check() error {
+	if _, err := kube.ParseMerge(k.Merge); err != nil {
+		return err
+	}
+	if _, err := k.maxAge(); err != nil {
+		return err
+	}
+	if len(k.Clusters) == 0 {
+		return errors.New("kubernetes has no clusters")
+	}
+	named := make(map[string]bool)
+	for _, c := range k.Clusters {
+		switch {
+		case c.Name == "":
+			return errors.New("a cluster has no name")
+		case named[c.Name]:
+			return fmt.Errorf("cluster %s is there twice", c.Name)
+		case len(c.zones()) == 0:
+			return fmt.Errorf("cluster %s has no zones: want the domains of its names, such as %s.example.org", c.Name, c.Name)
+		case c.Kubeconfig == "" && !c.Local:
+			return fmt.Errorf("cluster %s has no kubeconfig, and is not the local one", c.Name)
+		}
+		named[c.Name] = true
+	}
+	if s := k.Secrets; s != nil {
+		switch {
+		case !named[s.Cluster]:
+			return fmt.Errorf("secrets are in cluster %q, which is none of the clusters", s.Cluster)
+		case s.Namespace == "":
+			return errors.New("secrets have no namespace: istio-system, usually")
+		case len(s.Zones) == 0:
+			return errors.New("secrets have no zones: cluster.local, or \"{cluster}.example.org\"")
+		}
+	}
+	return nil
+}
+
+func (k *Kubernetes) maxAge() (time.Duration, error) {
+	if k.MaxAge == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(k.MaxAge)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("maxAge is %q, not a duration such as 24h", k.MaxAge)
+	}
+	return d, nil
+}
+
+func (c Cluster) zones() []string {
+	if len(c.Zones) == 0 && c.Local {
+		return []string{"cluster.local"}
+	}
+	return c.Zones
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package live
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/dnsteer/dnsteer/cmd/internal/names/kube"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+// What networks and administrators do to the way to an API server, one after the other.
+func TestFaults(t *testing.T) {
+	p := newPlane(t)
+	p.service(t, "web", "192.0.2.1")
+	way := newProxy(t, p)
+	const name = "web.default.svc.east.example.org"
+	east := kube.Cluster{Name: "east", Zones: []string{"east.example.org"}, Rest: way.rest()}
+
+	t.Run("nothing in part", func(t *testing.T) {
+		free := make(chan struct{})
+		way.cut(func(_ http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "endpointslices") {
+				<-free
+			}
+			return false
+		})
+		b := newBench(t, kube.Config{})
+		b.set(t, east)
+		// The Services are there, and what is behind them is not.
+		testenv.Eventually(t, patience, func() error {
+			if st := b.source.Status(); len(st) != 1 || st[0].Services < 1 || st[0].Synced {
+				return fmt.Errorf("status: %+v", st)
+			}
+			return nil
+		})
+		if names, _ := b.layer.Count(); names != 0 {
+			t.Errorf("%d names are served in part", names)
+		}
+		close(free)
+		b.eventually(t, name, "A", "192.0.2.1")
+	})
+
+	b := newBench(t, kube.Config{MaxAge: 3 * time.Second})
+	way.cut(nil)
+	b.set(t, east)
+	b.eventually(t, name, "A", "192.0.2.1")
+
+	t.Run("a watch that is cut", func(t *testing.T) {
+		for i := range 5 {
+			way.cut(nil)
+			addr := fmt.Sprintf("192.0.2.%d", 10+i)
+			p.endpoints(t, "web", addr)
+			b.eventually(t, name, "A", addr)
+		}
+	})
+
+	t.Run("410 Gone", func(t *testing.T) {
+		var told atomic.Int64
+		way.cut(func(w http.ResponseWriter, r *http.Request) bool {
+			if !isWatch(r) || r.URL.Query().Get("sendInitialEvents") != "" || told.Add(1) > 3 {
+				return false
+			}
+			return status(w, http.StatusGone, "Expired", "too old resource version")
+		})
+		p.service(t, "late", "192.0.2.40") // while nobody watches
+		p.remove(t, p.core, "services", "web")
+		b.eventually(t, "late.default.svc.east.example.org", "A", "192.0.2.40")
+		b.eventually(t, name, "A", "SERVFAIL")
+		if told.Load() == 0 { // one that had just begun lists again of itself
+			t.Error("nobody was told")
+		}
+		p.service(t, "web", "192.0.2.41")
+		b.eventually(t, name, "A", "192.0.2.41")
+	})
+
+	for _, tc := range []struct {
+		name         string
+		code         int
+		reason, hint string
+	}{
+		{"credentials", http.StatusUnauthorized, "Unauthorized", "does not accept the credentials"},
+		{"rights", http.StatusForbidden, "Forbidden", "allow get, list and watch of services"},
+		{"overload", http.StatusServiceUnavailable, "ServiceUnavailable", "asked again, less and less often"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			way.cut(func(w http.ResponseWriter, _ *http.Request) bool { return status(w, tc.code, tc.reason, "told so") })
+			b.log.saw(t, "away; its names stay as they were", tc.hint)
+			if tc.code == http.StatusServiceUnavailable {
+				// And in the end it is away for too long.
+				b.eventually(t, name, "A", "SERVFAIL")
+				b.log.saw(t, "away for too long; its names are let go")
+			}
+			way.cut(nil)
+			b.eventually(t, name, "A", "192.0.2.41")
+			testenv.Eventually(t, patience, func() error {
+				if st := b.source.Status(); st[0].Away > 0 {
+					return fmt.Errorf("status: %+v", st)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// Secrets name clusters: they come, change and go, and one that is wrong says so and
+// harms no other.
+func TestSecrets(t *testing.T) {
+	both := planes(t, 2)
+	here, east := both[0], both[1]
+	east.service(t, "web", "192.0.2.1")
+	b := newBench(t, kube.Config{})
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(b.ctx)
+	go func() {
+		ended <- b.source.RunSecrets(ctx, kube.Secrets{Rest: here.config, Namespace: "default", Cluster: kube.Cluster{Zones: []string{"{cluster}.example.org"}}})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("watch secrets: %v", err)
+		}
+	})
+	good := inline(t, east.Kubeconfig)
+	secret := func(name string, data map[string]string) {
+		t.Helper()
+		o := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"istio/multiCluster": "true"}}, Data: make(map[string][]byte)}
+		for k, v := range data {
+			o.Data[k] = []byte(v)
+		}
+		here.write(t, here.core, "secrets", o)
+	}
+
+	secret("east", map[string]string{"east": good})
+	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.1")
+
+	// Garbage, a program, a cluster that another Secret has, and one that is refused.
+	secret("bad", map[string]string{"bad": "\x00"})
+	b.log.saw(t, `msg="leave a cluster as it is" secret=default/bad cluster=bad err="read kubeconfig: `)
+	secret("program", map[string]string{"p": strings.Replace(good, "token: ", "exec: {command: /bin/sh, apiVersion: client.authentication.k8s.io/v1} #", 1)})
+	b.log.saw(t, `secret=default/program cluster=p err="refuse kubeconfig: user \"admin\" needs a program`)
+	secret("twice", map[string]string{"east": strings.ReplaceAll(good, "token", "token ")})
+	b.log.saw(t, `secret=default/twice cluster=east err="a cluster of this name is in secret default/east already"`)
+	secret("stranger", map[string]string{"west": strings.Replace(good, "token: ", "token: x", 1)})
+	b.log.saw(t, "cluster=west", "does not accept the credentials")
+
+	// A Secret that becomes wrong leaves its cluster as it is.
+	secret("east", map[string]string{"east": "no longer a kubeconfig"})
+	b.log.saw(t, "secret=default/east cluster=east err=")
+	east.endpoints(t, "web", "192.0.2.2")
+	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.2")
+
+	// One that changes is watched in the new way, and served meanwhile.
+	secret("east", map[string]string{"east": good + "# new\n"})
+	testenv.Eventually(t, patience, func() error {
+		if n := strings.Count(b.log.String(), `msg="the cluster is served" cluster=east`); n < 2 {
+			return fmt.Errorf("served %d times", n)
+		}
+		return nil
+	})
+	east.endpoints(t, "web", "192.0.2.3")
+	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.3")
+
+	// And one that is gone takes its cluster with it.
+	here.remove(t, here.core, "secrets", "east")
+	b.eventually(t, "web.default.svc.east.example.org", "A", "SERVFAIL")
+}
+
+// inline is a kubeconfig with the content of its files.
+func inline(t *testing.T, path string) string {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range config.Clusters {
+		if c.CertificateAuthority != "" {
+			c.CertificateAuthorityData, c.CertificateAuthority = readFile(t, c.CertificateAuthority), ""
+		}
+	}
+	data, err := clientcmd.Write(*config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}

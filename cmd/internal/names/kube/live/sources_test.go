@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package live
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dnsteer/dnsteer/cmd/internal/names"
+	"github.com/dnsteer/dnsteer/resolver"
+)
+
+// A file of sources from end to end: clusters that are there are waited for, one that is
+// not is named and holds nobody up, and what files say hides what clusters do.
+func TestSources(t *testing.T) {
+	p := newPlane(t)
+	p.service(t, "web", "192.0.2.1")
+	p.service(t, "db", "192.0.2.2")
+	nobody := p.WriteKubeconfig("nobody", "unknown")
+	path := filepath.Join(t.TempDir(), "sources.yaml")
+	text := fmt.Sprintf(`
+sources:
+- kubernetes:
+    clusters:
+    - {name: east, kubeconfig: %s, zones: [example.org]}
+    - {name: west, kubeconfig: %s, zones: [example.org]}
+`, p.Kubeconfig, nobody)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := names.ReadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := resolver.NewNames()
+	if _, err := all.AddLayer("files").SetFiles(resolver.Source{Path: "hosts", Data: []byte("192.0.2.99 web.default.svc.example.org")}); err != nil {
+		t.Fatal(err)
+	}
+	log := new(logBook)
+	sources, err := names.Open(config, all, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { sources.Run(ctx) })
+	log.saw(t, "cluster=west", "does not accept the credentials", `msg="the cluster is served" cluster=east`)
+	waiting, stop := context.WithTimeout(ctx, 2*time.Second)
+	defer stop()
+	if missing := sources.Await(waiting); !slices.Equal(missing, []string{"west"}) {
+		t.Errorf("missing: %q", missing)
+	}
+	// web, 192-0-2-1.web and its port, the same of db, and dns-version; one of them twice.
+	if got := all.Table().Names(); got != 7 {
+		t.Errorf("%d names", got)
+	}
+	log.saw(t, `msg="names are hidden by an earlier source" layer="source 1 (kubernetes)" names=7 hidden=1`,
+		`example="web.default.svc.example.org. of kubernetes east is already in hosts:1, which wins"`)
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// remoteLabel marks the Secrets in which meshes of several clusters keep how to reach
+// the others: each key is a cluster's name, its value a kubeconfig.
+const remoteLabel = "istio/multiCluster=true"
+
+// Secrets are clusters that Secrets of one cluster name.
+type Secrets struct {
+	// Rest is the API server that has the Secrets.
+	Rest *rest.Config
+	// Namespace is where they are.
+	Namespace string
+	// Cluster is what the clusters have in common. "{cluster}" in a zone stands for the
+	// name of each.
+	Cluster Cluster
+}
+
+// RunSecrets adds, changes and removes clusters as the Secrets do, until ctx ends. A
+// Secret that makes no sense leaves its cluster as it was, and others alone.
+func (s *Source) RunSecrets(ctx context.Context, from Secrets) error {
+	r := &remotes{source: s, ctx: ctx, from: from, log: s.Logger, byKey: make(map[key]map[string][]byte), owner: make(map[string]key)}
+	return watched{kind: "secrets " + remoteLabel, group: corev1.SchemeGroupVersion, resource: "secrets",
+		space: from.Namespace, selector: remoteLabel, object: &corev1.Secret{}, set: r.set}.run(ctx, from.Rest, r)
+}
+
+// remotes are the clusters of Secrets.
+type remotes struct {
+	source *Source
+	ctx    context.Context // bounds the clusters
+	from   Secrets
+	log    *slog.Logger
+
+	mu    sync.Mutex
+	byKey map[key]map[string][]byte // what was accepted, by Secret and cluster
+	owner map[string]key            // which Secret a cluster is of
+	last  string                    // what was logged last about the Secrets as a whole
+}
+
+// set takes a Secret, nil where it is gone.
+func (r *remotes) set(k key, o runtime.Object) {
+	data := map[string][]byte{}
+	if o, ok := o.(*corev1.Secret); ok {
+		data = o.Data
+	}
+	have := r.byKey[k]
+	for name := range have {
+		if _, ok := data[name]; !ok {
+			r.remove(k, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(data)) {
+		if bytes.Equal(have[name], data[name]) && have[name] != nil {
+			continue
+		}
+		if err := r.add(k, name, data[name]); err != nil {
+			r.log.Warn("leave a cluster as it is", "secret", k.namespace+"/"+k.name, "cluster", name, "err", err)
+		}
+	}
+}
+
+func (r *remotes) add(k key, name string, kubeconfig []byte) error {
+	if owner, ok := r.owner[name]; ok && owner != k {
+		return fmt.Errorf("a cluster of this name is in secret %s/%s already", owner.namespace, owner.name)
+	}
+	config, err := remoteConfig(kubeconfig)
+	if err != nil {
+		return err
+	}
+	c := r.from.Cluster
+	c.Name, c.Rest, c.Zones = name, config, nil
+	for _, zone := range r.from.Cluster.Zones {
+		c.Zones = append(c.Zones, strings.ReplaceAll(zone, "{cluster}", name))
+	}
+	if err := r.source.Set(r.ctx, c); err != nil {
+		return err
+	}
+	if r.byKey[k] == nil {
+		r.byKey[k] = make(map[string][]byte)
+	}
+	r.byKey[k][name], r.owner[name] = kubeconfig, k
+	return nil
+}
+
+func (r *remotes) remove(k key, name string) {
+	r.log.Info("forget a cluster", "secret", k.namespace+"/"+k.name, "cluster", name)
+	delete(r.byKey[k], name)
+	delete(r.owner, name)
+	r.source.Remove(name)
+}
+
+// remoteConfig reads a kubeconfig that whoever may write a Secret wrote: it must not
+// make us run a program or read a file.
+func remoteConfig(data []byte) (*rest.Config, error) {
+	config, err := clientcmd.Load(data)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	if err := checkHarmless(config); err != nil {
+		return nil, fmt.Errorf("refuse kubeconfig: %w", err)
+	}
+	c, err := clientcmd.NewDefaultClientConfig(*config, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return c, nil
+}
+
+func checkHarmless(config *clientcmdapi.Config) error {
+	for _, name := range slices.Sorted(maps.Keys(config.AuthInfos)) {
+		u := config.AuthInfos[name]
+		switch {
+		case u.Exec != nil || u.AuthProvider != nil:
+			return fmt.Errorf("user %q needs a program to log in: give a token or certificates", name)
+		case u.TokenFile != "" || u.ClientCertificate != "" || u.ClientKey != "":
+			return fmt.Errorf("user %q refers to a file: put its content in", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(config.Clusters)) {
+		if config.Clusters[name].CertificateAuthority != "" {
+			return fmt.Errorf("cluster %q refers to a file: put its content in", name)
+		}
+	}
+	if len(config.Clusters) == 0 {
+		return errors.New("it has no cluster")
+	}
+	return nil
+}
+
+// heard implements listener.
+func (r *remotes) heard(string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = ""
+}
+
+// failed implements listener.
+func (r *remotes) failed(kind string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if errors.Is(err, context.Canceled) || r.last == err.Error() {
+		return
+	}
+	r.last = err.Error()
+	r.log.Warn("the clusters stay as they are", "kind", kind, "namespace", r.from.Namespace, "err", err,
+		"hint", "allow get, list and watch of secrets in this namespace")
+}
+
+// listed implements listener.
+func (r *remotes) listed(string) {}
+
+// locked implements listener: one goroutine calls set.
+func (r *remotes) locked(f func()) { f() }
