@@ -3,6 +3,7 @@
 package names
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +23,17 @@ type Config struct {
 // Source is one of them: one of its fields is set.
 type Source struct {
 	Kubernetes *Kubernetes `json:"kubernetes"`
+	MCS        *MCS        `json:"mcs"`
+}
+
+// MCS is a source of ServiceImports of one cluster (KEP-1645).
+type MCS struct {
+	// Version is that of the API, v1alpha1 by default.
+	Version string `json:"version"`
+	TTL     uint32 `json:"ttl"`    // seconds; 5 by default
+	MaxAge  string `json:"maxAge"` // as of Kubernetes
+	// Cluster is whose they are; its zone is clusterset.local by default.
+	Cluster Cluster `json:"cluster"`
 }
 
 // Kubernetes is a source of Services of clusters.
@@ -29,14 +41,16 @@ type Kubernetes struct {
 	// Merge says whose records count where several clusters have a Service of the same
 	// name in the same zone: "local-first" (the default), "union" or "remote-only".
 	Merge string `json:"merge"`
-	// TTL is that of the records, in seconds.
-	TTL *uint32 `json:"ttl"`
+	// TTL is that of the records, in seconds; 5 by default.
+	TTL uint32 `json:"ttl"`
 	// MaxAge is for how long the names of a cluster that is away are kept, such as
 	// "24h"; for ever by default.
 	MaxAge   string    `json:"maxAge"`
 	Clusters []Cluster `json:"clusters"`
 	// Secrets name more clusters.
 	Secrets *Secrets `json:"secrets"`
+
+	imports string // as of kube.Config
 }
 
 // Cluster is one cluster.
@@ -82,10 +96,24 @@ func ReadConfig(path string) (*Config, error) {
 }
 
 func (s Source) check() error {
-	if s.Kubernetes == nil {
-		return errors.New("it is of no kind: want kubernetes")
+	switch {
+	case s.Kubernetes != nil && s.MCS != nil:
+		return errors.New("it is of two kinds: want kubernetes or mcs")
+	case s.Kubernetes != nil:
+		return s.Kubernetes.check()
+	case s.MCS != nil:
+		return s.MCS.kubernetes().check()
 	}
-	return s.Kubernetes.check()
+	return errors.New("it is of no kind: want kubernetes or mcs")
+}
+
+// kubernetes is an MCS source in the words of the other one.
+func (m *MCS) kubernetes() *Kubernetes {
+	c := m.Cluster
+	if len(c.Zones) == 0 {
+		c.Zones = []string{kube.ImportZone}
+	}
+	return &Kubernetes{TTL: m.TTL, MaxAge: m.MaxAge, Clusters: []Cluster{c}, imports: cmp.Or(m.Version, kube.ImportVersion)}
 }
 
 func (k *Kubernetes) check() error {

@@ -31,7 +31,7 @@ func TestReadConfigRefuses(t *testing.T) {
 		{"unknown key", "source: []", `unknown field "source"`},
 		{"unknown key of a cluster", kubernetes("clusters: [{name: a, zone: b}]"), `unknown field "zone"`},
 		{"key twice", "sources: []\nsources: []", `key "sources" already set in map`},
-		{"no kind", "sources: [{}]", "source 1: it is of no kind: want kubernetes"},
+		{"no kind", "sources: [{}]", "source 1: it is of no kind: want kubernetes or mcs"},
 		{"no clusters", kubernetes(""), "source 1: kubernetes has no clusters"},
 		{"merge", kubernetes("merge: both, " + east), `source 1: merge is "both", not local-first, union or remote-only`},
 		{"age", kubernetes("maxAge: 1d, " + east), `source 1: maxAge is "1d", not a duration such as 24h`},
@@ -42,7 +42,9 @@ func TestReadConfigRefuses(t *testing.T) {
 		{"secrets of nowhere", kubernetes("secrets: {cluster: west}, " + east), `source 1: secrets are in cluster "west", which is none of the clusters`},
 		{"secrets without namespace", kubernetes("secrets: {cluster: east}, " + east), "source 1: secrets have no namespace: istio-system, usually"},
 		{"secrets without zones", kubernetes("secrets: {cluster: east, namespace: a}, " + east), `source 1: secrets have no zones: cluster.local, or "{cluster}.example.org"`},
-		{"second source", kubernetes(east) + "- {}\n", "source 2: it is of no kind: want kubernetes"},
+		{"two kinds", "sources: [{kubernetes: {}, mcs: {}}]", "source 1: it is of two kinds: want kubernetes or mcs"},
+		{"mcs without a cluster", "sources: [{mcs: {}}]", "source 1: a cluster has no name"},
+		{"second source", kubernetes(east) + "- {}\n", "source 2: it is of no kind: want kubernetes or mcs"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := config(t, tc.text)

@@ -36,7 +36,11 @@ type kubernetes struct {
 func Open(c *Config, all *resolver.Names, log *slog.Logger) (*Sources, error) {
 	s := &Sources{log: log, started: make(chan struct{})}
 	for i, source := range c.Sources {
-		k, err := openKubernetes(source.Kubernetes, all.AddLayer(fmt.Sprintf("source %d (kubernetes)", i+1)), log)
+		kind, config := "kubernetes", source.Kubernetes
+		if source.MCS != nil {
+			kind, config = "mcs", source.MCS.kubernetes()
+		}
+		k, err := openKubernetes(config, all.AddLayer(fmt.Sprintf("source %d (%s)", i+1, kind)), log)
 		if err != nil {
 			return nil, fmt.Errorf("open source %d: %w", i+1, err)
 		}
@@ -54,10 +58,7 @@ func openKubernetes(c *Kubernetes, layer *resolver.Layer, log *slog.Logger) (kub
 	if err != nil {
 		return kubernetes{}, err
 	}
-	config := kube.Config{Merge: merge, MaxAge: age, Logger: log}
-	if c.TTL != nil {
-		config.TTL = *c.TTL
-	}
+	config := kube.Config{Merge: merge, TTL: c.TTL, MaxAge: age, Imports: c.imports, Logger: log}
 	k := kubernetes{source: kube.NewSource(layer, config), layer: layer}
 	for _, cluster := range c.Clusters {
 		reach, err := cluster.reach()

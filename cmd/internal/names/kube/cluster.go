@@ -16,6 +16,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 )
 
@@ -129,9 +130,9 @@ func hint(err error) string {
 	case apierrors.IsUnauthorized(err):
 		return "its API server does not accept the credentials: renew them"
 	case apierrors.IsForbidden(err):
-		return "allow get, list and watch of services and endpointslices.discovery.k8s.io in all namespaces"
+		return "allow get, list and watch of it in all namespaces"
 	case apierrors.IsNotFound(err):
-		return "its API server does not have this kind"
+		return "its API server does not have this kind: install it there, or leave this source out"
 	case strings.Contains(text, "x509:") || strings.Contains(text, "tls:"):
 		return "its certificate is not one that the kubeconfig trusts"
 	}
@@ -156,12 +157,30 @@ const (
 
 // kinds are what is watched of a cluster.
 func (c *cluster) kinds() []watched {
+	label := discoveryv1.LabelServiceName
+	if c.source.Imports != "" {
+		label = labelImport
+	}
 	setSlice := func(k key, o runtime.Object) {
 		var s *slice
 		if o, ok := o.(*discoveryv1.EndpointSlice); ok {
-			s = newSlice(o, discoveryv1.LabelServiceName)
+			s = newSlice(o, label)
 		}
 		c.setSlice(k, s, c.before)
+	}
+	if c.source.Imports != "" {
+		return []watched{
+			{kind: "serviceimports", group: schema.GroupVersion{Group: importGroup, Version: c.source.Imports}, resource: "serviceimports",
+				object: &serviceImport{}, set: func(k key, o runtime.Object) {
+					var s *service
+					if o, ok := o.(*serviceImport); ok {
+						s = newImport(o)
+					}
+					c.setService(k, s, c.before)
+				}},
+			{kind: "endpointslices of serviceimports", group: discoveryv1.SchemeGroupVersion, resource: "endpointslices",
+				object: &discoveryv1.EndpointSlice{}, selector: labelImport + "," + labelFrom, set: setSlice},
+		}
 	}
 	return []watched{
 		{kind: "services", group: corev1.SchemeGroupVersion, resource: "services", object: &corev1.Service{},

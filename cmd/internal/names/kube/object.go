@@ -50,7 +50,9 @@ func newService(o *corev1.Service) *service {
 
 // slice is what DNS needs of an EndpointSlice.
 type slice struct {
-	service   key
+	service key
+	// from is the cluster that its endpoints are in, where a Service is of many.
+	from      string
 	ports     []port
 	endpoints []endpoint // those that are ready
 }
@@ -64,6 +66,9 @@ type endpoint struct {
 // names.
 func newSlice(o *discoveryv1.EndpointSlice, label string) *slice {
 	s := &slice{service: key{o.Namespace, o.Labels[label]}}
+	if label == labelImport {
+		s.from = o.Labels[labelFrom]
+	}
 	for _, p := range o.Ports {
 		if p.Name != nil && p.Port != nil {
 			protocol := corev1.ProtocolTCP

@@ -18,9 +18,6 @@ const specVersion = "1.1.0"
 type view struct {
 	*service
 	slices []*slice
-	// within stands between a hostname and the Service: the cluster that an endpoint is
-	// in, where a Service is of many (KEP-1645).
-	within func(*slice) string
 	// reverse lets its addresses give names back.
 	reverse bool
 }
@@ -108,8 +105,8 @@ func (b *builder) headless(v view) {
 		for _, e := range s.endpoints {
 			addAddrs(&b.base, e.addrs, false)
 			name := e.hostname + "."
-			if v.within != nil {
-				name += v.within(s) + "."
+			if s.from != "" {
+				name += s.from + "."
 			}
 			name += b.base.Name
 			addAddrs(b.of(&b.hosts, name), e.addrs, v.reverse)

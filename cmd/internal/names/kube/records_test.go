@@ -124,6 +124,31 @@ func TestSpecification(t *testing.T) {
 	}
 }
 
+// A clusterset's records: KEP-1645, "DNS".
+func TestImports(t *testing.T) {
+	o := new(serviceImport)
+	o.Spec.Type, o.Spec.IPs, o.Spec.Ports = "ClusterSetIP", []string{"10.42.0.1", "2001:db8::1"}, []importPort{{"http", "TCP", 80}}
+	k := key{"ns", "web"}
+	base := "web.ns.svc.clusterset.local"
+	want := []string{base + " 10.42.0.1", base + " 2001:db8::1", "_http._tcp." + base + " SRV 0 100 80 " + base}
+	if diff := cmp.Diff(want, lines(names(ImportZone, k, []view{{service: newImport(o)}}))); diff != "" {
+		t.Errorf("ClusterSetIP (-want +got):\n%s", diff)
+	}
+	o.Spec.Type = "Headless"
+	ports := []discoveryv1.EndpointPort{endpointPort("http", "TCP", 8080)}
+	var of []*slice
+	for _, from := range []string{"east", "west"} {
+		s := sliceObject(ports, endpointObject("web-0", true, map[string]string{"east": "192.0.2.1", "west": "192.0.2.2"}[from]))
+		s.Labels = map[string]string{labelImport: "web", labelFrom: from}
+		of = append(of, newSlice(s, labelImport))
+	}
+	want = []string{base + " 192.0.2.1", base + " 192.0.2.2", "web-0.east." + base + " 192.0.2.1", "web-0.west." + base + " 192.0.2.2",
+		"_http._tcp." + base + " SRV 0 100 8080 web-0.east." + base, "_http._tcp." + base + " SRV 0 100 8080 web-0.west." + base}
+	if diff := cmp.Diff(want, lines(names(ImportZone, k, []view{{service: newImport(o), slices: of}}))); diff != "" {
+		t.Errorf("Headless (-want +got):\n%s", diff)
+	}
+}
+
 // Several clusters with a Service of one name: which of them count, and what comes of
 // it.
 func TestMerge(t *testing.T) {

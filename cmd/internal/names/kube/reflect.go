@@ -34,7 +34,7 @@ const (
 
 // newScheme knows the kinds that are watched. All kinds of Kubernetes would be
 // megabytes of program.
-func newScheme() *runtime.Scheme {
+func newScheme(group schema.GroupVersion) *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -42,12 +42,15 @@ func newScheme() *runtime.Scheme {
 		}
 	}
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	if group.Group == importGroup {
+		addImports(scheme, group.Version)
+	}
 	return scheme
 }
 
 // client asks for the kinds of one group.
 func client(config *rest.Config, group schema.GroupVersion) (rest.Interface, error) {
-	scheme := newScheme()
+	scheme := newScheme(group)
 	c := rest.CopyConfig(config)
 	c.GroupVersion = &group
 	c.APIPath = "/apis"

@@ -30,6 +30,9 @@ const (
 type Config struct {
 	Merge Merge  // LocalFirst if empty
 	TTL   uint32 // seconds; DefaultTTL if zero
+	// Imports is the version of the Multi-Cluster Services API whose ServiceImports are
+	// watched, such as ImportVersion, instead of Services; empty for none.
+	Imports string
 	// MaxAge is for how long the names of a cluster that is away are kept; zero is for
 	// ever.
 	MaxAge time.Duration
@@ -299,6 +302,9 @@ func (s *Source) names(k key) iter.Seq[resolver.Name] {
 		for _, zone := range s.zones() {
 			chosen := s.chosen(zone, k)
 			if k == (key{}) {
+				if s.Imports != "" {
+					return // a clusterset's zone tells no version
+				}
 				if !yield(resolver.Name{Name: "dns-version." + zone, TXT: []string{specVersion}, TTL: s.TTL, From: s.origin(chosen)}) {
 					return
 				}
@@ -366,13 +372,17 @@ func (s *Source) origin(from []said) *resolver.Origin {
 	}
 	o, ok := s.origins[id.String()]
 	if !ok {
+		kind := "kubernetes"
+		if s.Imports != "" {
+			kind = "mcs"
+		}
 		// Answers are made with it: it waits for nothing but for a few words.
 		o = s.layer.Origin(func() string {
 			words := make([]string, 0, len(clusters))
 			for _, c := range clusters {
 				words = append(words, c.words())
 			}
-			return "kubernetes " + strings.Join(words, " and ")
+			return kind + " " + strings.Join(words, " and ")
 		})
 		s.origins[id.String()] = o
 	}

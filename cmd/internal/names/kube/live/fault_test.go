@@ -90,7 +90,7 @@ func TestFaults(t *testing.T) {
 		reason, hint string
 	}{
 		{"credentials", http.StatusUnauthorized, "Unauthorized", "does not accept the credentials"},
-		{"rights", http.StatusForbidden, "Forbidden", "allow get, list and watch of services"},
+		{"rights", http.StatusForbidden, "Forbidden", "allow get, list and watch of it"},
 		{"overload", http.StatusServiceUnavailable, "ServiceUnavailable", "asked again, less and less often"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
