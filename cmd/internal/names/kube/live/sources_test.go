@@ -59,10 +59,10 @@ sources:
 	if missing := sources.Await(waiting); !slices.Equal(missing, []string{"west"}) {
 		t.Errorf("missing: %q", missing)
 	}
-	// web, 192-0-2-1.web and its port, the same of db, and dns-version; one of them twice.
-	if got := all.Table().Names(); got != 7 {
+	// web, 192-0-2-1.web and its port, the same of db, kubernetes and its port, dns-version.
+	if got := all.Table().Names(); got != 9 {
 		t.Errorf("%d names", got)
 	}
-	log.saw(t, `msg="names are hidden by an earlier source" layer="source 1 (kubernetes)" names=7 hidden=1`,
+	log.saw(t, `msg="names are hidden by an earlier source" layer="source 1 (kubernetes)" names=9 hidden=1`,
 		`example="web.default.svc.example.org. of kubernetes east is already in hosts:1, which wins"`)
 }
