@@ -73,18 +73,28 @@ func StartAt(tb testing.TB, site Site) *ControlPlane {
 		site.Place = func(cmd *exec.Cmd) *exec.Cmd { return cmd }
 	}
 	dir := tb.TempDir()
-	if site.Logs == "" {
-		site.Logs = dir
-	}
 	c := &ControlPlane{tb: tb, site: site, dir: dir, PKI: NewPKI(tb, dir, site.Addr)}
+	if site.Logs == "" {
+		c.site.Logs = dir
+		tb.Cleanup(c.showLogs)
+	}
 	c.tokens = c.PKI.tokens()
 	c.URL = "https://" + net.JoinHostPort(site.Addr.String(), fmt.Sprint(site.Port))
 	c.Kubeconfig = c.KubeconfigOf("admin")
 	c.probe = http.Client{Timeout: probeTimeout, Transport: &http.Transport{TLSClientConfig: c.tls(), DisableKeepAlives: true}}
 
-	c.etcd = Run(tb, "etcd", site.Logs, site.Place(Command(tb, "etcd", c.etcdArgs()...)))
+	c.etcd = Run(tb, "etcd", c.site.Logs, site.Place(Command(tb, "etcd", c.etcdArgs()...)))
 	c.StartAPIServer()
 	return c
+}
+
+// showLogs is for logs that are about to go.
+func (c *ControlPlane) showLogs() {
+	for _, p := range []*Process{c.etcd, c.apiserver} {
+		if c.tb.Failed() && p != nil {
+			c.tb.Logf("the end of %s.log:\n%s", p.Name, p.Tail())
+		}
+	}
 }
 
 // For returns the same control plane, reporting to tb, as a subtest needs it.

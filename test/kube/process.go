@@ -34,8 +34,9 @@ type Process struct {
 	ended chan struct{}
 }
 
-// Run starts cmd with its output in dir/name.log, and ends it when the test does.
-// A daemon that is started again writes on where the log ends.
+// Run starts cmd with its output in dir/name.log, and kills it when the test ends:
+// what it would put in order goes with the test. A daemon that is started again writes
+// on where the log ends.
 func Run(tb testing.TB, name, dir string, cmd *exec.Cmd) *Process {
 	tb.Helper()
 	p := &Process{Name: name, cmd: cmd, log: filepath.Join(dir, name+".log"), ended: make(chan struct{})}
@@ -64,12 +65,7 @@ func Run(tb testing.TB, name, dir string, cmd *exec.Cmd) *Process {
 	if err := <-started; err != nil {
 		tb.Fatalf("start %s: %v", name, err)
 	}
-	tb.Cleanup(func() {
-		p.Stop(tb)
-		if tb.Failed() {
-			tb.Logf("the end of %s.log:\n%s", p.Name, p.Tail())
-		}
-	})
+	tb.Cleanup(p.Kill)
 	return p
 }
 

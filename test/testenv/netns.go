@@ -50,6 +50,18 @@ func NewNetNS(tb testing.TB) *NetNS {
 	return ns
 }
 
+// CurrentNetNS is the namespace that the calling thread is in, for a test that
+// lives in one of its own as a whole.
+func CurrentNetNS(tb testing.TB) *NetNS {
+	tb.Helper()
+	file, err := threadNetNS()
+	if err != nil {
+		tb.Fatalf("find network namespace: %v", err)
+	}
+	tb.Cleanup(func() { file.Close() })
+	return &NetNS{tb: tb, file: file}
+}
+
 // For returns the same namespace, reporting to tb: processes that a subtest
 // starts then end with the subtest.
 func (ns *NetNS) For(tb testing.TB) *NetNS {
