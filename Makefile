@@ -7,6 +7,9 @@ export BPF2GO_CC := $(CLANG)
 export BPF2GO_STRIP := $(STRIP)
 export BPF2GO_CFLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v2 -fno-ident
 
+# Those of make e2e beside them: runc, and nft for kube-proxy and the portmap plugin.
+DEPS_E2E := busybox musl-tools nftables nsd runc
+
 # Debian packages that the tests talk to: nameservers, C libraries, clients.
 DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-dnsutils \
 	nsd unbound nodejs python3 $(CLANG) llvm-14 clang-format-14 \
@@ -15,11 +18,11 @@ DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-
 # The DNS servers of bench-resolver.
 BENCH_DEPS := unbound dnsmasq-base dnsdist knot nsd smartdns pdns-recursor
 
-PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec|kube)')
+PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec|kube|cluster|e2e)')
 UNPRIVILEGED = $(shell go list ./resolver/... ./cmd/... | grep -v /kube/live)
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build image demo test test-names race matrix kube lint generate check-generated fmt deps deps-bench bench bench-coredns bench-resolver soak fuzz clean
+.PHONY: help build image demo test test-names race matrix kube e2e lint generate check-generated fmt deps deps-bench deps-e2e bench bench-coredns bench-resolver soak fuzz clean
 
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -42,9 +45,9 @@ race: ## the privileged tests under the race detector
 	go test -race -count=1 -timeout 40m $(PRIVILEGED)
 
 matrix: ## the privileged tests inside every kernel that Debian serves, or KERNEL=6.1 alone
-	go run ./test/matrix $(if $(KERNEL),-kernel $(KERNEL)) $(if $(LEVEL),-level $(LEVEL))
+	go run ./test/matrix $(if $(KERNEL),-kernel $(KERNEL))
 
-# Programs that tests run, of a module of their own.
+# Programs that tests run, of modules of their own.
 BUILD_KUBE = cd test/kube/programs && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/.cache/kube/ \
 	-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes)"
 
@@ -53,6 +56,11 @@ kube: ## build etcd and Kubernetes for tests, into .cache/kube (20 minutes once)
 
 test-names: ## sources of names on real API servers (needs make kube)
 	go test $(RACE) -count=1 -timeout 20m ./cmd/internal/names/kube/live
+
+e2e: kube ## dnsteer on a whole Kubernetes (needs root and 'make deps-e2e'), or RUN=TestHybrid alone
+	$(BUILD_KUBE) ./coredns tool
+	cd test/kube/containerd && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CURDIR)/.cache/kube/ tool
+	go test -p 1 -count=1 -timeout 40m -v $(if $(RUN),-run $(RUN)) ./test/kube ./test/cluster ./test/e2e
 
 lint: ## vet, format, static checks, tidy
 	go vet ./...
@@ -80,6 +88,10 @@ deps: ## install the Debian packages that the tests use
 deps-bench: ## install the DNS servers that bench-resolver measures beside ours
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(BENCH_DEPS)
+
+deps-e2e: ## install the Debian packages that 'make e2e' uses
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(DEPS_E2E)
 
 bench: ## what a hook costs, and a query (needs root)
 	go test -run '^$$' -bench . -benchmem ./test/bench

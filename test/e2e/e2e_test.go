@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/dnsteer/dnsteer/test/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+func TestHybrid(t *testing.T)  { story(t, cluster.Hybrid) }
+func TestUnified(t *testing.T) { story(t, cluster.Unified) }
+
+// world is a cluster and what the story has made in it so far.
+type world struct {
+	*cluster.Cluster
+	image    string // of dnsteer, an archive
+	loadPods []cluster.Pod
+}
+
+// story is the life of dnsteer in one cluster, from before its installation to after
+// its end. A step needs those before it, so the first that fails ends it.
+func story(t *testing.T, shape cluster.Shape) {
+	w := &world{Cluster: cluster.New(t, shape, 2), image: buildImage(t, image)}
+	for _, step := range []struct {
+		name string
+		run  func(t *testing.T, w *world)
+	}{
+		{"before", before},
+		{"install", install},
+		{"pod that ran before", ranBefore},
+		{"new pods", newPods},
+		{"left alone", leftAlone},
+		{"cluster DNS", clusterDNS},
+		{"kill", kill},
+		{"stop", stop},
+		{"upgrade", upgrade},
+		{"uninstall", uninstall},
+	} {
+		if !t.Run(step.name, func(t *testing.T) {
+			whole := w.Cluster
+			defer func() { w.Cluster = whole }()
+			w.Cluster = whole.For(t)
+			step.run(t, w)
+		}) {
+			t.Fatalf("%s failed; the steps after it did not run", step.name)
+		}
+	}
+}
+
+const (
+	image     = "ghcr.io/dnsteer/dnsteer:latest" // as deploy/ names it
+	nextImage = "ghcr.io/dnsteer/dnsteer:next"
+)
+
+// buildImage is make image under another name.
+func buildImage(t *testing.T, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	goBuild(t, dir, "github.com/dnsteer/dnsteer/cmd/...", "github.com/dnsteer/dnsteer/deploy/image")
+	archive := filepath.Join(dir, "image.tar")
+	out, err := exec.CommandContext(t.Context(), filepath.Join(dir, "image"), "-name", name, "-from", dir, "-o", archive).CombinedOutput()
+	if err != nil {
+		t.Fatalf("make image: %v\n%s", err, out)
+	}
+	return archive
+}
+
+// goBuild builds static programs into a directory.
+func goBuild(t *testing.T, dir string, packages ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-trimpath", "-o", dir}, packages...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build dnsteer: %v\n%s", err, out)
+	}
+}

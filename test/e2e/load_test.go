@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/test/cluster"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+const (
+	// unknown is what the cluster's DNS says of tableName.
+	unknown = "NXDOMAIN"
+	// heartbeat is after how long a resolver that hangs is passed by.
+	heartbeat = 2 * time.Second
+)
+
+// loads returns the counts of the load pods, by node.
+func (w *world) loads() map[string]cluster.Counts {
+	counts := map[string]cluster.Counts{}
+	for _, pod := range w.loadPods {
+		counts[pod.Node] = w.CountsOf(pod.Addr)
+	}
+	return counts
+}
+
+// awaitSteered returns when the load pods get table answers, and n of them in a row
+// with nothing else, on every node.
+func (w *world) awaitSteered(t *testing.T, n int) {
+	t.Helper()
+	w.awaitOutcome(t, tableAddr, n)
+}
+
+func (w *world) awaitOutcome(t *testing.T, want string, n int) {
+	t.Helper()
+	from := w.loads()
+	testenv.Eventually(t, settleTimeout, func() error {
+		for node, now := range w.loads() {
+			since := now.Since(from[node])[tableName]
+			if len(since) > 1 || (len(since) == 1 && since[want] == 0) {
+				from = w.loads() // begin again
+				return fmt.Errorf("the load of %s gets %v, not only %s", node, since, want)
+			}
+			if since[want] < n {
+				return fmt.Errorf("the load of %s got %d answers", node, since[want])
+			}
+		}
+		return nil
+	})
+}
+
+// report wants that only some outcomes were counted since from, and at most lost
+// queries without an answer. It logs the counts.
+func (w *world) report(t *testing.T, from map[string]cluster.Counts, lost int, table ...string) {
+	t.Helper()
+	allowed := map[string][]string{tableName: table, serviceName: {serviceAddr}, cluster.OutsideName: {cluster.OutsideAddr}}
+	for node, now := range w.loads() {
+		since := now.Since(from[node])
+		t.Logf("load of %s: %v", node, since)
+		gone := 0
+		for name, outcomes := range since {
+			for _, outcome := range allowed[name] {
+				delete(outcomes, outcome)
+			}
+			gone += outcomes["timeout"] + outcomes["refused"]
+			delete(outcomes, "timeout")
+			delete(outcomes, "refused")
+			if len(outcomes) > 0 {
+				t.Errorf("load of %s: wrong answers for %s: %v", node, name, outcomes)
+			}
+		}
+		if gone > lost {
+			t.Errorf("load of %s: %d queries lost, at most %d may be", node, gone, lost)
+		}
+	}
+}
+
+// settle returns when every query that was sent by now has its outcome: the counts of
+// what may time out are in after the longest wait.
+func (w *world) settle(t *testing.T) {
+	t.Helper()
+	end := time.Now().Add(5 * time.Second)
+	testenv.Eventually(t, settleTimeout, func() error {
+		if time.Now().Before(end) {
+			return fmt.Errorf("queries may still wait")
+		}
+		return nil
+	})
+}
+
+// kill: agents die, and nothing but table names suffers, until kubelet has started them
+// again. Lost is what they had in hand.
+func kill(t *testing.T, w *world) {
+	w.awaitSteered(t, 100)
+	from := w.loads()
+	for _, n := range w.Nodes {
+		pids := n.Processes("dnsteer-agent")
+		if len(pids) == 0 {
+			t.Fatalf("no agent runs on %s", n.Name)
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+				t.Fatalf("kill agent: %v", err)
+			}
+		}
+	}
+	w.awaitAgents(t)
+	w.awaitSteered(t, 200)
+	w.settle(t)
+	w.report(t, from, 6, tableAddr, unknown)
+}
+
+// stop: agents hang; within the heartbeat all names but the table's are answered.
+func stop(t *testing.T, w *world) {
+	signal := func(s unix.Signal) {
+		for _, n := range w.Nodes {
+			for _, pid := range n.Processes("dnsteer-agent") {
+				if err := unix.Kill(pid, s); err != nil {
+					t.Fatalf("signal agent: %v", err)
+				}
+			}
+		}
+	}
+	from := w.loads()
+	signal(unix.SIGSTOP)
+	stopped := time.Now()
+	w.awaitOutcome(t, unknown, 100)
+	t.Logf("100 answers in a row from the cluster's DNS %v after SIGSTOP", time.Since(stopped).Round(time.Millisecond))
+	w.settle(t)
+	// 3 names, 100 queries a second each, for as long as the heartbeat lasts.
+	w.report(t, from, int(3*100*(heartbeat+time.Second)/time.Second), tableAddr, unknown)
+	signal(unix.SIGCONT)
+	w.awaitSteered(t, 200)
+}
+
+// upgrade: the successor takes over while queries come; none is lost. Names of the table
+// may be unknown for some tenths of a second, if the old agent is told to end before the
+// new one has begun.
+func upgrade(t *testing.T, w *world) {
+	next := buildImage(t, nextImage)
+	for _, n := range w.Nodes {
+		n.Load(next)
+	}
+	w.settle(t)
+	from := w.loads()
+	w.Kubectl("-n", namespace, "set", "image", daemonSet, "agent="+nextImage)
+	w.awaitAgents(t)
+	for _, pod := range w.Pods(namespace, "app.kubernetes.io/name=dnsteer-agent") {
+		if len(pod.Images) != 1 || pod.Images[0] != nextImage {
+			t.Errorf("%s runs %v", pod.Name, pod.Images)
+		}
+	}
+	w.settle(t)
+	w.report(t, from, 0, tableAddr, unknown)
+	w.awaitSteered(t, 100)
+}
+
+// uninstall: the same command the other way round; no query is lost.
+func uninstall(t *testing.T, w *world) {
+	from := w.loads()
+	w.Kubectl("delete", "-k", overlayDir(t), "--timeout=60s")
+	w.awaitOutcome(t, unknown, 100)
+	w.settle(t)
+	w.report(t, from, 0, tableAddr, unknown)
+	for _, n := range w.Nodes {
+		if pids := n.Processes("dnsteer-agent"); len(pids) > 0 {
+			t.Errorf("agents still run on %s: %v", n.Name, pids)
+		}
+	}
+	w.Apply(clientPod("after", "n1", ""))
+	w.AwaitPod("after")
+	w.wantNothing(t, "after", tableName)
+	w.wantAddr(t, "after", serviceName, serviceAddr)
+}
