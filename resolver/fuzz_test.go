@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -164,4 +165,66 @@ func parseAnything(t *testing.T, src Source) {
 			t.Errorf("%s: %v", e.name, err)
 		}
 	}
+}
+
+// FuzzReply is an upstream that answers anything: what the client gets is well formed,
+// has its ID and is no longer than it takes, now, from the cache, and when it is stale;
+// also where it becomes the answer for a name below.
+func FuzzReply(f *testing.F) {
+	q := withEDNS(query("a.example.org", dns.TypeA), 1232)
+	asked := pack(f, q)
+	nx := authority(f, dns.RcodeNameError, "example.org. 60 IN SOA a. b. 1 1 1 1 60")
+	for _, wire := range [][]byte{
+		respond(f, asked, nil, "a.example.org. 60 IN CNAME b.example.org.", "b.example.org. 30 IN A 192.0.2.1"),
+		respond(f, asked, nx),
+		respond(f, asked, func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure; m.Question = nil }),
+		respond(f, asked, func(m *dns.Msg) { m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: 22, ExtraText: "text"}} }),
+	} {
+		f.Add(wire)
+	}
+	s := before(f, Config{}, nil)
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		req, err := newRequest(packet{wire: asked, local: loopback})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.scope = s.own
+		head, err := parseQuestion(wire)
+		if err != nil || !isReply(head, req, head.id()) {
+			return
+		}
+		m, err := parseMessage(wire)
+		if err != nil {
+			m = head.headOnly()
+		}
+		res := &Response{msg: m.withQuestion(req)}
+		check := func(res *Response, err error, req *Request) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkAnswer(t, req.msg.wire, fit(req, res.msg, "origin"), false)
+		}
+		check(res, nil, req)
+		now := time.Now()
+		k := keep(res, now)
+		if k == nil {
+			return
+		}
+		below := &Request{scope: req.scope, msg: req.msg, edns: req.edns}
+		if k.kind == noName && len(k.wire) <= maxCut {
+			m, err := parseMessage(pack(t, withEDNS(query("x.y.a.example.org", dns.TypeMX), 512)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			below.msg = m
+			below.edns, _ = m.edns()
+		}
+		for _, r := range []*Request{req, below} {
+			fresh, err := k.response(r, now.Add(time.Second))
+			check(fresh, err, r)
+			stale, err := k.stale(r, now.Add(time.Hour), "why")
+			check(stale, err, r)
+		}
+	})
 }

@@ -113,8 +113,9 @@ func (k *kept) isStale(now time.Time) bool {
 	return k != nil && now.Sub(k.stored) < time.Duration(k.seconds)*time.Second+maxStale
 }
 
-// age is whole seconds since the answer came.
-func (k *kept) age(now time.Time) uint32 { return uint32(now.Sub(k.stored) / time.Second) }
+// age is whole seconds since the answer came. Who has looked at the clock before it came
+// sees it new.
+func (k *kept) age(now time.Time) uint32 { return uint32(max(now.Sub(k.stored), 0) / time.Second) }
 
 // response is the answer to a request at a time.
 func (k *kept) response(req *Request, now time.Time) (*Response, error) {

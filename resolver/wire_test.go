@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
@@ -121,6 +122,7 @@ func askWire(tb testing.TB, s *Server, wire []byte, tcp bool) []byte {
 // checkWirePath compares both ways. Between two looks a second may have passed.
 func checkWirePath(tb testing.TB, s *Server, path *wirePath, wire []byte, tcp, must bool) {
 	tb.Helper()
+	path.begin(time.Now())
 	short := bytes.Clone(path.answer(nil, wire, loopback, tcp))
 	if short == nil {
 		if must {
@@ -129,6 +131,7 @@ func checkWirePath(tb testing.TB, s *Server, path *wirePath, wire []byte, tcp, m
 		return
 	}
 	long := askWire(tb, s, wire, tcp)
+	path.begin(time.Now())
 	if !bytes.Equal(short[2:], long) && !bytes.Equal(path.answer(nil, wire, loopback, tcp)[2:], long) {
 		tb.Errorf("%x:\nwire path %x\nlong way  %x", wire, short[2:], long)
 	}

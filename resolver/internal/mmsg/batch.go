@@ -5,6 +5,7 @@ package mmsg
 import (
 	"encoding/binary"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"sync"
 
@@ -31,7 +32,7 @@ type Batch struct {
 	socket  *Socket
 	in, out [Size]header
 	slots   [Size]slot
-	data    []byte // of all datagrams; pages that nobody fills cost no memory
+	data    []byte // of all datagrams, see mapped
 	n       int
 	replies int
 }
@@ -49,7 +50,12 @@ type slot struct {
 var pool = sync.Pool{New: func() any { return newBatch() }}
 
 func newBatch() *Batch {
-	b := &Batch{data: make([]byte, Size*stride)}
+	b := &Batch{data: mapped(Size * stride)}
+	if b.data == nil {
+		b.data = make([]byte, Size*stride)
+	} else {
+		runtime.AddCleanup(b, func(data []byte) { _ = unix.Munmap(data) }, b.data)
+	}
 	for i := range b.slots {
 		s := &b.slots[i]
 		s.in = unix.Iovec{Base: &b.data[i*stride]}
@@ -61,6 +67,18 @@ func newBatch() *Batch {
 		b.in[i].msg.SetControllen(controlSize)
 	}
 	return b
+}
+
+// mapped is memory that costs what is filled of it: a page of each slot as a rule, where
+// the largest datagram has sixteen. As memory of Go's it would be cleared now and then,
+// and count as used in the time between two collections. Nil if there is none.
+func mapped(size int) []byte {
+	data, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil
+	}
+	_ = unix.Madvise(data, unix.MADV_NOHUGEPAGE) // which would fill it at once
+	return data
 }
 
 // rewind makes the headers that the kernel has filled fit for the next call.
