@@ -112,6 +112,26 @@ func TestLeaks(t *testing.T) {
 	if err := status.Wait(); err != nil || !strings.Contains(text.String(), "\nexcluded  ipv4    udp ") {
 		t.Errorf("status: %v\n%s", err, text)
 	}
+	status = w.place.Command(t, "status", "--json", "--bpffs", w.bpffs)
+	text.Reset()
+	status.Stdout = text
+	w.place.Start(t, status)
+	err := status.Wait()
+	var states []struct {
+		Cgroup  string
+		Answers bool `json:"resolver_answers"`
+		Hooks   []struct{ Attached bool }
+		Leaks   []struct {
+			Reason  string
+			Packets int
+		}
+	}
+	if err = errors.Join(err, json.Unmarshal(text.Bytes(), &states)); err != nil || len(states) != 1 {
+		t.Fatalf("status: %v\n%s", err, text)
+	}
+	if s := states[0]; s.Cgroup != w.place.Cgroup.Path || !s.Answers || len(s.Hooks) != 8 || len(s.Leaks) == 0 || s.Leaks[0].Packets == 0 {
+		t.Errorf("status: %+v", s)
+	}
 	service.Stop()
 	dnsteer.AssertGone(t, w.place, w.bpffs)
 }
