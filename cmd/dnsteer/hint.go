@@ -60,6 +60,16 @@ func hintFor(err error) string {
 	return ""
 }
 
+// moreFindings are those that an error in one line has no room for: it names the first, and
+// hintFor its remedy.
+func moreFindings(err error) []loader.Finding {
+	var preflight *loader.PreflightError
+	if !errors.As(err, &preflight) {
+		return nil
+	}
+	return preflight.Findings[1:]
+}
+
 func needRoot() error {
 	if os.Geteuid() != 0 {
 		return errNotRoot

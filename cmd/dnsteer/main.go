@@ -101,6 +101,9 @@ func report(e env, err error) int {
 		return int(killed.die())
 	}
 	fmt.Fprintf(e.stderr, "dnsteer: %v\n", err)
+	for _, f := range moreFindings(err) {
+		fmt.Fprintf(e.stderr, "dnsteer: %s\n", f)
+	}
 	if errors.As(err, &bad) {
 		fmt.Fprintf(e.stderr, "dnsteer: hint: see '%s -h'\n", strings.TrimSpace("dnsteer "+bad.command))
 		return exitUsage

@@ -87,10 +87,15 @@ func TestCheckOnOldKernel(t *testing.T) {
 			if wantCode == 0 {
 				return
 			}
-			for _, command := range []string{"load", "run"} {
-				code, _, stderr := under(append([]string{command}, place...)...)
-				if code != 1 || !strings.Contains(stderr, "("+tc.failures[0]+": need ") || !strings.Contains(stderr, "hint: ") {
-					t.Errorf("%s: exit code %d: %s", command, code, stderr)
+			for _, args := range [][]string{append([]string{"load"}, place...), append([]string{"run"}, place...), {"exec", "--", "true"}} {
+				code, _, stderr := under(args...)
+				if code != 1 || !strings.Contains(stderr, "("+tc.failures[0]+": need ") || !strings.Contains(stderr, "hint: use Linux 5.") {
+					t.Errorf("%s: exit code %d: %s", args[0], code, stderr)
+				}
+				for _, check := range tc.failures[1:] { // a line each, with the remedy
+					if !strings.Contains(stderr, "dnsteer: "+check+": need ") || strings.Count(stderr, "use Linux 5.") < len(tc.failures) {
+						t.Errorf("%s: no line of %s:\n%s", args[0], check, stderr)
+					}
 				}
 				dnsteer.AssertGone(t, p, bpffs)
 			}
