@@ -143,10 +143,12 @@ func TestHeartOfManyScopes(t *testing.T) {
 	d := w.load(t)
 	ours, theirs := newHeartOf(t, d), newHeartOf(t, d)
 	a, b, other := newPod(t, w, d, ours), newPod(t, w, d, ours), newPod(t, w, d, theirs)
-	t.Cleanup(beatUntil(func(f func()) { f() }, ours.Beat))
+	t.Cleanup(beatUntil(here, ours.Beat))
+	stop := beatUntil(here, theirs.Beat) // what follows may take longer than a heart may stand still
 	for _, p := range []pod{a, b, other} {
 		p.wantAnswers(t, fromTable)
 	}
+	stop()
 	since := time.Now()
 	testenv.Eventually(t, waitMost, func() error {
 		if time.Since(since) < 3*time.Second {
@@ -160,6 +162,7 @@ func TestHeartOfManyScopes(t *testing.T) {
 	if err := theirs.Beat(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(beatUntil(here, theirs.Beat))
 	other.wantAnswers(t, fromTable)
 	if err := a.enrolment.Withdraw(); err != nil {
 		t.Fatal(err)
@@ -226,7 +229,7 @@ func TestAdopt(t *testing.T) {
 	t.Cleanup(stop)
 	p.enrolment.Close()
 	before.Close()
-	t.Cleanup(beatUntil(func(f func()) { f() }, after.Beat))
+	t.Cleanup(beatUntil(here, after.Beat))
 	since := time.Now()
 	testenv.Eventually(t, waitMost, func() error {
 		if time.Since(since) < 3*time.Second {
