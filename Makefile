@@ -45,7 +45,7 @@ race: ## the privileged tests under the race detector
 	go test -race -count=1 -timeout 40m $(PRIVILEGED)
 
 matrix: ## the privileged tests inside every kernel that Debian serves, or KERNEL=6.1 alone
-	go run ./test/matrix $(if $(KERNEL),-kernel $(KERNEL))
+	go run ./test/matrix $(if $(KERNEL),-kernel $(KERNEL)) $(if $(LEVEL),-level $(LEVEL))
 
 # Programs that tests run, of modules of their own.
 BUILD_KUBE = cd test/kube/programs && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/.cache/kube/ \

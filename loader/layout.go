@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -14,10 +15,14 @@ import (
 	"github.com/dnsteer/dnsteer/bpf"
 )
 
-// kernelLayout finds in the kernel's BTF where it keeps what the programs read
+// kernelLayout is readLayout, once for the process: the kernel stays the same, and its BTF
+// is megabytes.
+var kernelLayout = sync.OnceValues(readLayout)
+
+// readLayout finds in the kernel's BTF where it keeps what the programs read
 // outside the stable context. An error means that this kernel does not tell (no BTF,
 // or a structure that we do not know, or lockdown): the programs then work without.
-func kernelLayout() (bpf.SteerKernelLayout, error) {
+func readLayout() (bpf.SteerKernelLayout, error) {
 	var l bpf.SteerKernelLayout
 	// Lockdown (confidentiality) takes the helper away that reads at these offsets.
 	err := features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnProbeReadKernel)

@@ -125,10 +125,7 @@ func (s *model) decide(to netip.AddrPort, device bool) (loader.Verdict, way) {
 	case stateStranger:
 		return loader.Stranger, direct
 	}
-	// 2. The socket's owner, as netfilter's owner match sees it: who made it. The one that
-	// was made before setuid is root's.
-	switch s.spec.Owner {
-	case probe.OwnerUID, probe.OwnerGID, probe.OwnerSeteuid, probe.OwnerPassed:
+	if s.owned() { // 2.
 		return loader.Owner, direct
 	}
 	// 3. No live resolver: to the nameserver, or nowhere.
@@ -140,7 +137,7 @@ func (s *model) decide(to netip.AddrPort, device bool) (loader.Verdict, way) {
 	}
 	// 4. What could never be answered from loopback: a socket or message that is tied to
 	// an interface, a socket connected to the nameserver itself.
-	if device || s.tiedToInterface() {
+	if s.seesInterface(device) {
 		return loader.Bound, direct
 	}
 	// 5. The target that stands for the nameserver: loopback for the primary one if the
@@ -153,6 +150,29 @@ func (s *model) decide(to netip.AddrPort, device bool) (loader.Verdict, way) {
 		return loader.Steered, loopback
 	}
 	return loader.Steered, tag
+}
+
+// owned tells whether the socket is the owner's, as netfilter's owner match sees it: who
+// made it. The one that was made before setuid is root's.
+func (s *model) owned() bool {
+	switch s.spec.Owner {
+	case probe.OwnerUID, probe.OwnerGID:
+		return true
+	case probe.OwnerSeteuid, probe.OwnerPassed:
+		return !s.w.blind // limit: without kernel BTF, it is the task's, by its real UID
+	case probe.OwnerBefore:
+		return s.w.blind
+	}
+	return false
+}
+
+// seesInterface tells whether the datapath sees that the socket, or a message, is tied to
+// an interface.
+func (s *model) seesInterface(device bool) bool {
+	if s.w.blind {
+		return slices.Contains(s.tied, probe.BindDevice) // limit: without kernel BTF, no more than that
+	}
+	return device || s.tiedToInterface()
 }
 
 // tiedToInterface tells whether the kernel would obey an option of the socket: those of
@@ -240,7 +260,7 @@ func (s *model) sendTo(step probe.Step) (errno string) {
 	// The kernel forgets to take the peer of an AF_INET6 socket out of its receive filter.
 	// That is so without a datapath too, and alike: each nameserver has a target of its own.
 	filtered := s.filter.IsValid() && s.filter != s.onWire(step.To, via) && !step.To.Addr().Is4()
-	s.ask(step.To, via, filtered)
+	s.ask(step.To, via, filtered || s.leavesLoopback(via, step))
 	return ""
 }
 
@@ -254,11 +274,17 @@ func (s *model) send(step probe.Step) (errno string) {
 	}
 	// limit: the interface of a message without name comes too late, the socket is
 	// connected to loopback.
-	late := s.via != direct && step.Device != ""
+	late := s.leavesLoopback(s.via, step)
 	// And the kernel keeps what has the source ::1 from leaving the host.
 	astray := s.via == direct && s.local.IsLoopback() && !s.peer.Addr().IsLoopback()
 	s.ask(s.peer, s.via, late || astray)
 	return ""
+}
+
+// leavesLoopback tells whether a message is steered and nevertheless leaves by an
+// interface, since the datapath did not see that it would.
+func (s *model) leavesLoopback(via way, step probe.Step) bool {
+	return via != direct && (step.Device != "" || s.tiedToInterface())
 }
 
 func (s *model) ask(to netip.AddrPort, via way, lost bool) {

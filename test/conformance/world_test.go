@@ -5,6 +5,8 @@ package conformance
 import (
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -72,12 +74,20 @@ type world struct {
 	datapath *loader.Datapath // nil in stateAbsent
 	resolver *resolver        // nil if there never was one of ours
 	probe    *probe.Child
+	blind    bool // the kernel has no BTF, so that the datapath sees less
 }
+
+// kernelBTF tells whether the datapath can see what is outside the stable context.
+var kernelBTF = sync.OnceValue(func() bool {
+	return slices.ContainsFunc(loader.Preflight(loader.Options{}), func(f loader.Finding) bool {
+		return f.Check == "kernel BTF" && f.Severity == loader.OK
+	})
+})
 
 // newWorld makes a world without anything that listens on the target.
 func newWorld(tb testing.TB, s state, userIDs int, opts loader.Options) *world {
 	tb.Helper()
-	w := &world{state: s, userIDs: userIDs, cgroup: testenv.NewCgroup(tb)}
+	w := &world{state: s, userIDs: userIDs, cgroup: testenv.NewCgroup(tb), blind: !kernelBTF()}
 	w.client, w.server = testenv.NewLink(tb)
 	for _, f := range []probe.Family{probe.V4, probe.V6} {
 		testenv.Nameserver(tb, w.server, namesOf(f).first, nil)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/dnsteer/dnsteer/test/matrix/kernel"
 )
@@ -50,7 +51,7 @@ func openLab(ctx context.Context, opts options, out io.Writer) (*lab, error) {
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("the kernel matrix needs Debian's packages %s: run make deps", strings.Join(missing, ", "))
 	}
-	cache, err := filepath.Abs(filepath.Join(opts.root, opts.cache))
+	cache, err := opts.cacheDir()
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,9 @@ func (l *lab) goTest(ctx context.Context, s subject, packages []string, events, 
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir, cmd.Env = l.opts.root, append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = events, errs
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	// The go command passes no signal on, so all below it get one.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if ctx.Err() != nil {
@@ -136,7 +139,11 @@ func (l *lab) goTest(ctx context.Context, s subject, packages []string, events, 
 
 // createLog makes the file for everything that go test says.
 func (l *lab) createLog(minor string) (*os.File, error) {
-	dir := filepath.Join(l.opts.root, l.opts.cache, "logs")
+	cache, err := l.opts.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cache, "logs")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -175,7 +182,10 @@ func (l *lab) tryAll(ctx context.Context, names []string, out io.Writer) ([]Resu
 		})
 	}
 	all.Wait()
-	return results, errors.Join(append(errs, ctx.Err())...)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return results, errors.Join(errs...)
 }
 
 // syncWriter is for several who write whole lines.

@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -89,6 +90,14 @@ func parse(args []string) (options, error) {
 		opts.results = ""
 	}
 	return opts, nil
+}
+
+// cacheDir is the cache's directory; a relative one is below the module.
+func (o options) cacheDir() (string, error) {
+	if filepath.IsAbs(o.cache) {
+		return o.cache, nil
+	}
+	return filepath.Abs(filepath.Join(o.root, o.cache))
 }
 
 func splitList(s string) []string {

@@ -88,14 +88,15 @@ APT::Architecture "amd64";
 APT::Architectures "amd64";
 APT::Sandbox::User "";
 `, filepath.Join(dir, "state"), filepath.Join(dir, "cache"), filepath.Join(dir, "sources"))
+	// Before anything can fail: without this file, apt would take the machine's own.
+	if err := os.WriteFile(a.config, []byte(config.String()), 0o644); err != nil {
+		return err
+	}
 	sources, err := machineSources(ctx)
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		os.WriteFile(a.config, []byte(config.String()), 0o644),
-		os.WriteFile(filepath.Join(dir, "sources", "kernels.list"), []byte(sources), 0o644),
-	)
+	return os.WriteFile(filepath.Join(dir, "sources", "kernels.list"), []byte(sources), 0o644)
 }
 
 // machineSources returns sources for our suites at the mirrors that the machine
