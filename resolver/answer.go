@@ -146,8 +146,9 @@ func (a *answer) take(at hit, qtype uint16) bool {
 
 // soa says how long "no such type" may be believed (RFC 2308 section 5). It
 // stands at the name itself: we know nothing of the zone around it.
-func (a *answer) soa(at hit) dns.RR {
-	ttl := min(at.ttl(), defaultTTL)
+func (a *answer) soa(at hit) dns.RR { return a.denial(min(at.ttl(), defaultTTL)) }
+
+func (a *answer) denial(ttl uint32) dns.RR {
 	return &dns.SOA{
 		Hdr: dns.RR_Header{Name: a.name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
 		// RFC 6761: invalid is sure to be nobody's.

@@ -221,7 +221,7 @@ func TestCacheKeepsApart(t *testing.T) {
 func TestCacheByOrigin(t *testing.T) {
 	cfg := Config{Origin: func(local netip.Addr) (netip.Addr, bool) { return local, true }}
 	own := func(req *Request) (*Response, error) {
-		return says(t, nil, "a.example.org. 60 IN A "+req.upstreams[0].Addr().String())(req)
+		return says(t, nil, "a.example.org. 60 IN A "+req.upstreams[0].addr.Addr().String())(req)
 	}
 	bubble(t, cfg, own, func(t *testing.T, s *Server, end *oracle) {
 		for range 2 {

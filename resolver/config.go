@@ -4,8 +4,8 @@ package resolver
 
 import (
 	"cmp"
+	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -25,6 +25,14 @@ type Config struct {
 	// Upstreams get every forwarded query when there are any, in order with
 	// failover, whatever Origin says.
 	Upstreams []netip.AddrPort
+	// Routes are for names that have servers of their own, see Settings.
+	Routes []Route
+	// ForwardSpecial forwards special names (localhost, invalid, onion, the reverse
+	// names of loopback addresses: RFC 6761) too, instead of answering them.
+	ForwardSpecial bool
+	// RootCAs verify the certificates of TLS and HTTPS upstreams; nil means the
+	// system's.
+	RootCAs *x509.CertPool
 	// Search is the client's search list, as in resolv.conf.
 	Search []string
 	// Logger gets what goes wrong with sockets, and failed queries at debug
@@ -112,14 +120,5 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Timeout < 0 || c.Resend < 0 || c.MaxForwards < 0 || c.MaxConns < 0 {
 		return c, errors.New("a timeout or limit is negative")
 	}
-	return c, checkUpstreams(c.Upstreams)
-}
-
-func checkUpstreams(list []netip.AddrPort) error {
-	for _, up := range list {
-		if !up.IsValid() || up.Port() == 0 || up.Addr().IsUnspecified() || up.Addr().IsMulticast() {
-			return fmt.Errorf("upstream %q is not the address and port of a server", up)
-		}
-	}
-	return nil
+	return c, nil
 }

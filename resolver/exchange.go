@@ -25,7 +25,7 @@ type Request struct {
 
 	// upstreams are whom to ask, and key is for what may be shared; the route
 	// stage sets both.
-	upstreams []netip.AddrPort
+	upstreams []Upstream
 	key       key
 	keyed     bool
 }

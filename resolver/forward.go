@@ -77,7 +77,7 @@ func (r *race) begin(ctx context.Context) (end func()) {
 				t.peer.late(took)
 			}
 			if took >= r.pace.resend {
-				r.req.metrics().exchanged(t.network == "tcp", took, outcomeTimeout)
+				r.req.metrics().exchanged(t.network != "udp", took, outcomeTimeout)
 			}
 		}
 	}
@@ -196,10 +196,8 @@ func (r *race) retry() {
 }
 
 func (r *race) launch() {
-	t := &try{to: r, peer: r.peers[len(r.tries)%len(r.peers)], req: r.req, opt: r.req.edns, network: "udp", start: time.Now()}
-	if r.req.TCP {
-		t.network = "tcp"
-	}
+	p := r.peers[len(r.tries)%len(r.peers)]
+	t := &try{to: r, peer: p, req: r.req, opt: r.req.edns, network: p.up.network(r.req.TCP), start: time.Now()}
 	r.tries = append(r.tries, t)
 	r.pending++
 	r.send(t)
@@ -245,13 +243,13 @@ func (r *race) account(i int, up *peer) (text string, silent bool) {
 		}
 	}
 	if last != nil {
-		return fmt.Sprintf("upstream %s: %s", up.addr, reason(last)), false
+		return fmt.Sprintf("upstream %s: %s", up.up, reason(last)), false
 	}
 	n := (len(r.tries) - i + len(r.peers) - 1) / len(r.peers)
 	if n == 1 {
-		return fmt.Sprintf("upstream %s timed out", up.addr), true
+		return fmt.Sprintf("upstream %s timed out", up.up), true
 	}
-	return fmt.Sprintf("upstream %s timed out after %d tries", up.addr, n), true
+	return fmt.Sprintf("upstream %s timed out after %d tries", up.up, n), true
 }
 
 // reason is the cause of a socket error; the caller names the upstream.
@@ -270,8 +268,8 @@ func isTimeout(err error) bool {
 }
 
 func (a *attempt) response() *Response {
-	return &Response{msg: a.reply, upstream: a.upstream.addr, tcp: a.network == "tcp",
-		origin: fmt.Sprintf("upstream %s over %s in %s", a.upstream.addr, a.network, brief(a.took))}
+	return &Response{msg: a.reply, upstream: a.upstream.up.addr, tcp: a.network != "udp",
+		origin: fmt.Sprintf("upstream %s over %s in %s", a.upstream.up, a.network, brief(a.took))}
 }
 
 // brief rounds a duration to what people read.

@@ -4,10 +4,9 @@ package resolver
 
 import (
 	"errors"
-	"os"
+	"net"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -91,9 +90,10 @@ func (p *peer) silentFor(name wireName) {
 	}
 }
 
-// failed notes an error of a socket. It says that nobody is there, whatever the name.
+// failed notes an error on the way. It says that nobody is there, or not whom we want,
+// whatever the name; silence and the end of a connection do not.
 func (p *peer) failed(err error) {
-	if errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, new(syscall.Errno)) {
+	if isTimeout(err) || errors.Is(err, errClosed) || errors.Is(err, net.ErrClosed) || isMalformed(err) {
 		return
 	}
 	p.mu.Lock()

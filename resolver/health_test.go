@@ -31,7 +31,7 @@ func peersNamed(t *testing.T, sc *Scope, n int) []*peer {
 func order(sc *Scope, list []*peer) string {
 	var words []string
 	for _, p := range sc.choose(sc.settings.Load(), list) {
-		words = append(words, string('0'+p.addr.Addr().As4()[3]))
+		words = append(words, string('0'+p.up.addr.Addr().As4()[3]))
 	}
 	return strings.Join(words, "")
 }
@@ -84,7 +84,7 @@ func TestChoice(t *testing.T) {
 			l[0].silentFor(names[2])
 		}, "123"},
 		{"nobody is there", func(l []*peer) { l[0].failed(refused) }, "231"},
-		{"another error says nothing", func(l []*peer) { l[0].failed(errors.New("closed")) }, "123"},
+		{"a connection that ends says nothing", func(l []*peer) { l[0].failed(errClosed) }, "123"},
 		{"one query finds out", func(l []*peer) {
 			l[0].failed(refused)
 			pass(firstBackOff)

@@ -54,9 +54,9 @@ func says(tb testing.TB, change func(*dns.Msg), records ...string) func(*Request
 		}
 		up := netip.MustParseAddrPort("192.0.2.53:53")
 		if len(req.upstreams) > 0 {
-			up = req.upstreams[0]
+			up = req.upstreams[0].addr
 		}
-		return (&attempt{upstream: &peer{addr: up}, network: "udp", reply: m, took: time.Millisecond}).response(), nil
+		return (&attempt{upstream: &peer{up: plain(up)}, network: "udp", reply: m, took: time.Millisecond}).response(), nil
 	}
 }
 

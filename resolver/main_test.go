@@ -70,6 +70,9 @@ func listen(tb testing.TB, host string) (Listeners, netip.AddrPort) {
 	return Listeners{}, netip.AddrPort{}
 }
 
+// peer is the peer of a plain upstream.
+func (sc *Scope) peer(addr netip.AddrPort) *peer { return sc.peerOf(plain(addr)) }
+
 // table parses YAML or fails.
 func table(tb testing.TB, yaml string) *Table {
 	tb.Helper()

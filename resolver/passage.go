@@ -37,7 +37,7 @@ type passenger struct {
 // depart answers a query that the wire path has missed, without a goroutine; false if
 // it needs one. It does not block.
 func (v *serving) depart(u *mmsg.Socket, in packet, to set, q *wireQuery) bool {
-	if v.forwarder == nil || v.cache.hasSeen(to, q, v.number) {
+	if v.forwarder == nil || v.isSpecial(v.settings.Load(), q.name) || v.cache.hasSeen(to, q, v.number) {
 		return false
 	}
 	req, err := newRequest(in)
@@ -48,7 +48,7 @@ func (v *serving) depart(u *mmsg.Socket, in packet, to set, q *wireQuery) bool {
 	if req.key, req.keyed = newKey(to, req); !req.keyed {
 		return false
 	}
-	if req.upstreams, err = v.upstreamsFor(v.settings.Load(), to); err != nil || v.enter() != nil {
+	if req.upstreams, err = v.upstreamsFor(req); err != nil || v.enter() != nil {
 		return false
 	}
 	v.queries.Add(1)
@@ -105,10 +105,13 @@ func (v *serving) board(c passenger) bool {
 		return joined
 	}
 	st := v.settings.Load()
-	up, wait := v.peer(c.req.upstreams[0]), st.pace.resend
+	up, wait := v.peerOf(c.req.upstreams[0]), st.pace.resend
 	if len(c.req.upstreams) > 1 {
 		up = v.choose(st, v.peersOf(c.req.upstreams))[0]
 		wait = up.patience(wait)
+	}
+	if up.up.transport != plainDNS {
+		return false
 	}
 	v.hedges.earn()
 	now := time.Now()
@@ -171,7 +174,7 @@ func (p *passage) take(t *try, reply *message, err error) {
 		took := time.Since(t.start)
 		p.peer.answered(took)
 		p.req.metrics().exchanged(false, took, outcomeAnswer)
-		p.end(&Response{msg: reply.withQuestion(p.req), upstream: p.peer.addr}, nil)
+		p.end(&Response{msg: reply.withQuestion(p.req), upstream: p.peer.up.addr}, nil)
 		return
 	}
 	p.goOn(reply, err)

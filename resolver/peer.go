@@ -4,7 +4,8 @@ package resolver
 
 import (
 	"context"
-	"net/netip"
+	"crypto/tls"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -13,7 +14,9 @@ import (
 // peer is an upstream as one scope knows it, with the sockets to it.
 type peer struct {
 	scope *Scope
-	addr  netip.AddrPort
+	up    Upstream
+	tls   *tls.Config  // nil without TLS
+	http  *http.Client // nil without HTTPS
 
 	mu      sync.Mutex // guards what follows
 	ports   []*port    // that take queries
@@ -29,35 +32,41 @@ const maxPeers = 64
 
 // peers are those of a scope.
 type peers struct {
-	mu     sync.Mutex // guards what follows
-	byAddr map[netip.AddrPort]*peer
+	mu   sync.Mutex // guards what follows
+	byUp map[Upstream]*peer
 }
 
 // peer finds what is known of an upstream. Beyond maxPeers the one that was not used
 // for longest is forgotten.
-func (sc *Scope) peer(addr netip.AddrPort) *peer {
+func (sc *Scope) peerOf(up Upstream) *peer {
 	s := &sc.peers
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p, ok := s.byAddr[addr]; ok {
+	if p, ok := s.byUp[up]; ok {
 		return p
 	}
-	if len(s.byAddr) >= maxPeers {
+	if len(s.byUp) >= maxPeers {
 		s.forgetOldest()
 	}
-	if s.byAddr == nil {
-		s.byAddr = make(map[netip.AddrPort]*peer)
+	if s.byUp == nil {
+		s.byUp = make(map[Upstream]*peer)
 	}
-	p := &peer{scope: sc, addr: addr, used: time.Now()}
-	s.byAddr[addr] = p
+	p := &peer{scope: sc, up: up, used: time.Now()}
+	if up.transport >= overTLS {
+		p.tls = p.newTLS()
+	}
+	if up.transport == overHTTPS {
+		p.http = p.newHTTP()
+	}
+	s.byUp[up] = p
 	return p
 }
 
 // peersOf is what is known of upstreams, in their order.
-func (sc *Scope) peersOf(ups []netip.AddrPort) []*peer {
+func (sc *Scope) peersOf(ups []Upstream) []*peer {
 	list := make([]*peer, len(ups))
 	for i, up := range ups {
-		list[i] = sc.peer(up)
+		list[i] = sc.peerOf(up)
 	}
 	return list
 }
@@ -65,12 +74,12 @@ func (sc *Scope) peersOf(ups []netip.AddrPort) []*peer {
 func (s *peers) forgetOldest() {
 	var oldest *peer
 	var since time.Time
-	for _, p := range s.byAddr {
+	for _, p := range s.byUp {
 		if used := p.lastUse(); oldest == nil || used.Before(since) {
 			oldest, since = p, used
 		}
 	}
-	delete(s.byAddr, oldest.addr)
+	delete(s.byUp, oldest.up)
 	oldest.retire()
 }
 
@@ -78,7 +87,7 @@ func (s *peers) forgetOldest() {
 func (s *peers) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range s.byAddr {
+	for _, p := range s.byUp {
 		p.close()
 	}
 }
@@ -155,7 +164,7 @@ func (p *peer) openAnother() {
 }
 
 func (p *peer) open(ctx context.Context) (*port, error) {
-	conn, err := p.scope.dial(ctx, "udp", p.addr)
+	conn, err := p.scope.dial(ctx, "udp", p.up.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -235,6 +244,9 @@ func (p *peer) end(endPort func(*port), endStream func(*stream)) {
 		p.sweeper = nil
 	}
 	p.mu.Unlock()
+	if p.http != nil {
+		p.http.CloseIdleConnections()
+	}
 	for _, open := range ports {
 		endPort(open)
 	}

@@ -209,7 +209,7 @@ func TestPeersAreBounded(t *testing.T) {
 	for i := range 3 * maxPeers {
 		s.own.peer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 53))
 	}
-	if n := len(s.own.peers.byAddr); n != maxPeers {
+	if n := len(s.own.peers.byUp); n != maxPeers {
 		t.Errorf("%d peers", n)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +23,10 @@ type Settings struct {
 	// Upstreams get every forwarded query when there are any, in order with
 	// failover, whatever Origin says. Nil means the Server's.
 	Upstreams []netip.AddrPort
+	// Routes are for names that have servers of their own, whatever Origin says; the
+	// longest suffix wins. The route of "." is another way to write Upstreams, for
+	// servers of other kinds. Nil means the Server's.
+	Routes []Route
 	// Search is the clients' search list, as in resolv.conf. Nil means the Server's.
 	Search []string
 	// Timeout, Attempts and Rotate are what resolv.conf's options of these names say.
@@ -83,11 +86,10 @@ type Scope struct {
 
 // settings are Settings ready for use. They never change.
 type settings struct {
-	given     Settings
-	upstreams []netip.AddrPort
-	set       set // of upstreams
-	search    suffixes
-	pace      pace
+	given  Settings
+	routes *routes
+	search suffixes
+	pace   pace
 	// answers is the set of what the table answers under this search list.
 	answers set
 }
@@ -135,20 +137,14 @@ func (sc *Scope) Set(given Settings) error {
 }
 
 func (sc *Scope) set(given Settings) error {
-	st := &settings{given: given, upstreams: given.Upstreams}
-	if given.Upstreams == nil {
-		st.upstreams = sc.server.cfg.Upstreams
-	}
-	if err := checkUpstreams(st.upstreams); err != nil {
-		return err
-	}
-	if err := sc.checkLoop(st.upstreams); err != nil {
+	st := &settings{given: given}
+	var err error
+	if st.routes, err = sc.newRoutes(given); err != nil {
 		return err
 	}
 	if given.Timeout < 0 || given.Attempts < 0 {
 		return errors.New("a timeout or number of attempts is negative")
 	}
-	st.upstreams = slices.Clone(st.upstreams)
 	st.pace = sc.server.cfg.pace(given)
 	search := given.Search
 	if search == nil {
@@ -160,10 +156,6 @@ func (sc *Scope) set(given Settings) error {
 	}
 	st.search = list
 	st.answers = set{group: sc.server.groups.number("search", fmt.Sprintf("%q", list))}
-	st.set = set{group: sc.server.groups.number("upstreams", fmt.Sprint(st.upstreams))}
-	if sc.private || slices.ContainsFunc(st.upstreams, func(up netip.AddrPort) bool { return isNear(up.Addr()) }) {
-		st.set.scope = sc.number
-	}
 	sc.settings.Store(st)
 	return nil
 }
@@ -190,23 +182,6 @@ type set struct {
 	server netip.AddrPort // the nameserver that was meant
 	group  uint32         // or a number for a list of them
 	scope  uint32         // 0, or the scope whose own this is
-}
-
-// setFor is the set for queries at a local address, false where there is nobody to
-// ask.
-func (sc *Scope) setFor(st *settings, local netip.Addr) (set, bool) {
-	if len(st.upstreams) > 0 {
-		return st.set, true
-	}
-	meant, ok := originOf(sc.origin, local)
-	if !ok {
-		return set{}, false
-	}
-	to := set{server: netip.AddrPortFrom(meant, 53)}
-	if sc.private || isNear(meant) {
-		to.scope = sc.number
-	}
-	return to, true
 }
 
 // groups gives numbers to what keys would be too long with. It forgets nothing: there

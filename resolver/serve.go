@@ -48,7 +48,7 @@ func (sc *Scope) Serve(ctx context.Context, l Listeners) error {
 	}
 	sc.listening(own, true)
 	defer sc.listening(own, false)
-	if err := sc.checkLoop(sc.settings.Load().upstreams); err != nil {
+	if err := sc.checkLoop(); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
 	defer sc.served()()
@@ -111,16 +111,6 @@ func (sc *Scope) listening(own []netip.AddrPort, on bool) {
 			return
 		}
 	}
-}
-
-// checkLoop refuses an upstream among the listeners.
-func (sc *Scope) checkLoop(upstreams []netip.AddrPort) error {
-	for _, up := range upstreams {
-		if sc.isOwn(up) {
-			return fmt.Errorf("upstream %s is this resolver itself", up)
-		}
-	}
-	return nil
 }
 
 // isOwn reports whether a query to addr would come back to us.

@@ -75,6 +75,7 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 		func(next Exchanger) Exchanger {
 			return &tableStage{table: s.table.Load, next: next}
 		},
+		special,
 		route,
 		lookup,
 		limit,

@@ -5,6 +5,7 @@ package resolver
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -110,7 +111,7 @@ func (s *stream) load() int {
 
 // open connects, and reads. Whoever waits for the same connection shares its failure.
 func (s *stream) open(ctx context.Context) {
-	conn, err := s.peer.scope.dial(ctx, "tcp", s.peer.addr)
+	conn, err := s.peer.connect(ctx)
 	if err != nil {
 		s.err = err
 		close(s.ready)
@@ -126,6 +127,20 @@ func (s *stream) open(ctx context.Context) {
 	s.mu.Unlock()
 	close(s.ready)
 	s.read()
+}
+
+// connect opens a connection, and verifies whose it is where TLS says so.
+func (p *peer) connect(ctx context.Context) (net.Conn, error) {
+	conn, err := p.scope.dial(ctx, "tcp", p.up.addr)
+	if err != nil || p.tls == nil {
+		return conn, err
+	}
+	secure := tls.Client(conn, p.tls)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 // add gives a try an ID; false if the connection takes none any more.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,7 +63,9 @@ func TestConnectionIsReused(t *testing.T) {
 		conns.Add(1)
 		answerFrames(t, conn, -1)
 	})
-	_, addr := start(t, quick(up))
+	cfg := quick(up)
+	cfg.Resend = patience // a second copy would have a second connection
+	_, addr := start(t, cfg)
 	for range 10 {
 		wantGood(t, exchange(t, "tcp", addr, query("a.example.org", dns.TypeA)))
 	}
@@ -79,27 +82,35 @@ func TestUpstreamPipelining(t *testing.T) {
 	all := make(chan struct{})
 	up := streamServer(t, func(conn net.Conn, _ int) {
 		conns.Add(1)
+		var mu sync.Mutex
 		var queries [][]byte
-		for {
-			_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-			wire, err := readFrame(conn)
-			if err != nil && len(queries) > 0 {
-				break
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				wire, err := readFrame(conn)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				queries = append(queries, wire)
+				mu.Unlock()
+				if arrived.Add(1) == n {
+					close(all)
+				}
 			}
-			if err != nil {
-				continue
-			}
-			queries = append(queries, wire)
-			if arrived.Add(1) == n {
-				close(all)
-			}
+		}()
+		select {
+		case <-all:
+		case <-ended:
 		}
-		<-all
-		for i := len(queries) - 1; i >= 0; i-- { // the last first
-			name := unpack(t, queries[i]).Question[0].Name
-			_ = writeFrame(conn, respond(t, queries[i], nil, name+` 5 IN TXT "`+name+`"`))
+		mu.Lock()
+		for _, wire := range slices.Backward(queries) { // the last first
+			name := unpack(t, wire).Question[0].Name
+			_ = writeFrame(conn, respond(t, wire, nil, name+` 5 IN TXT "`+name+`"`))
 		}
-		_, _ = readFrame(conn)
+		mu.Unlock()
+		<-ended
 	})
 	cfg := quick(up)
 	cfg.Resend = patience

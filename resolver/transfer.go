@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -33,7 +32,7 @@ type transfer struct {
 
 // transfer asks for a zone and relays it message by message (RFC 5936 section 3):
 // dnsteer holds one message at a time, and a slow client slows the server down.
-func (f *forwarder) transfer(ctx context.Context, req *Request, ups []netip.AddrPort) (*Response, error) {
+func (f *forwarder) transfer(ctx context.Context, req *Request, ups []Upstream) (*Response, error) {
 	var words []string
 	for _, up := range ups {
 		start := time.Now()
@@ -42,7 +41,7 @@ func (f *forwarder) transfer(ctx context.Context, req *Request, ups []netip.Addr
 			words = append(words, fmt.Sprintf("upstream %s: %s", up, reason(err)))
 			continue
 		}
-		a := attempt{upstream: req.scope.peer(up), network: "tcp", reply: first, took: time.Since(start)}
+		a := attempt{upstream: req.scope.peerOf(up), network: "tcp", reply: first, took: time.Since(start)}
 		res := a.response()
 		if t.seen.next(first) {
 			t.Close()
@@ -54,10 +53,13 @@ func (f *forwarder) transfer(ctx context.Context, req *Request, ups []netip.Addr
 	return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeNetworkError, text: strings.Join(words, "; ")}
 }
 
-func (f *forwarder) openTransfer(ctx context.Context, up netip.AddrPort, req *Request) (*transfer, *message, error) {
+func (f *forwarder) openTransfer(ctx context.Context, up Upstream, req *Request) (*transfer, *message, error) {
+	if up.transport == overHTTPS {
+		return nil, nil, errors.New("zone transfers do not pass HTTPS")
+	}
 	dialCtx, cancel := context.WithTimeout(ctx, req.scope.settings.Load().pace.timeout/2)
 	defer cancel()
-	conn, err := req.dialer()(dialCtx, "tcp", up)
+	conn, err := req.scope.peerOf(up).connect(dialCtx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -137,7 +137,7 @@ func (r *race) take(t *try, reply *message, err error) {
 	}
 	t.done.Store(true)
 	t.peer.learn(a)
-	t.req.metrics().exchanged(a.network == "tcp", a.took, a.outcome())
+	t.req.metrics().exchanged(a.network != "udp", a.took, a.outcome())
 	r.arrive(a)
 }
 
@@ -170,7 +170,11 @@ func isCut(reply *message, err error) bool {
 
 // send asks by the transport of the try, and delivers to it if that fails.
 func (r *race) send(t *try) {
-	if t.network == "tcp" {
+	if t.network == "https" {
+		go t.peer.post(r.ctx, t)
+		return
+	}
+	if t.network != "udp" {
 		r.ask(t)
 		return
 	}
@@ -179,5 +183,5 @@ func (r *race) send(t *try) {
 	}
 }
 
-// ask asks by TCP, which may have to connect first.
+// ask asks by TCP or TLS, which may have to connect first.
 func (r *race) ask(t *try) { go t.peer.ask(r.ctx, t) }

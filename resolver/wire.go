@@ -55,7 +55,7 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	if p.table.Load().holds(p.q.name, st.search) {
 		return nil
 	}
-	to, ok := p.setFor(st, local)
+	to, ok := p.setFor(st, p.q.name, local)
 	if !ok {
 		return nil
 	}

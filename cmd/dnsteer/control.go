@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"time"
 
@@ -18,14 +17,16 @@ import (
 
 // request is what the privileged side asks of the worker. Each gets one response.
 type request struct {
-	Do        verb              `json:"do"`
-	Upstreams []netip.AddrPort  `json:"upstreams,omitempty"` // doConfigure, doNames
-	Search    []string          `json:"search,omitempty"`    // doConfigure, doNames
-	Timeout   time.Duration     `json:"timeout,omitempty"`   // this and the next two: doConfigure, doNames
-	Attempts  int               `json:"attempts,omitempty"`
-	Rotate    bool              `json:"rotate,omitempty"`
-	Sources   []resolver.Source `json:"sources,omitempty"`  // doConfigure, doNames
-	QueryLog  int               `json:"queryLog,omitempty"` // doConfigure
+	Do       verb             `json:"do"`
+	Routes   []resolver.Route `json:"routes,omitempty"`  // doConfigure, doNames
+	Search   []string         `json:"search,omitempty"`  // doConfigure, doNames
+	Timeout  time.Duration    `json:"timeout,omitempty"` // this and the next two: doConfigure, doNames
+	Attempts int              `json:"attempts,omitempty"`
+	Rotate   bool             `json:"rotate,omitempty"`
+	// ForwardSpecial is that of resolver.Config; doConfigure.
+	ForwardSpecial bool              `json:"forwardSpecial,omitempty"`
+	Sources        []resolver.Source `json:"sources,omitempty"`  // doConfigure, doNames
+	QueryLog       int               `json:"queryLog,omitempty"` // doConfigure
 }
 
 type verb string

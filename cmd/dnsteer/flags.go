@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/dnsteer/dnsteer/resolver"
@@ -21,26 +22,44 @@ func (s *settings) add(fs *flag.FlagSet) {
 	}
 	fs.Func("hosts", "`file` of names in hosts format (repeatable)", file(resolver.FormatHosts))
 	fs.Func("names", "`file` of names in YAML (repeatable; for a name in several files the first one counts)", file(resolver.FormatYAML))
-	fs.Func("upstream", "forward to this `address`, not to the nameserver that was asked (repeatable: tried in order)", func(v string) error {
-		a, err := parseUpstream(v)
-		s.upstreams = append(s.upstreams, a)
-		return err
-	})
+	fs.Func("upstream", "forward to this `server`, not to the nameserver that was asked (repeatable: the one that answers fast comes first): 192.0.2.53, 192.0.2.53:5353, tls://192.0.2.53#dns.example.org, https://192.0.2.53/dns-query#dns.example.org", s.addUpstream)
+	fs.Func("route", "forward names at and below a suffix to servers of their own, `suffix=server,...` (repeatable; the longest suffix counts): cluster2.example.org=192.0.2.5,192.0.2.6", s.addRoute)
+	fs.BoolVar(&s.forwardSpecial, "forward-special", false, "forward localhost, invalid, onion and the reverse names of loopback addresses too, instead of answering them (RFC 6761)")
 	fs.Func("only", "steer only queries to this nameserver `address` or prefix (repeatable)", prefixes(&s.only))
 	fs.Func("except", "leave queries to this nameserver `address` or prefix alone (repeatable)", prefixes(&s.except))
 	fs.BoolVar(&s.failClosed, "fail-closed", false, "refuse queries (EPERM) while the resolver is dead or hung, instead of letting them through")
 	fs.BoolVar(&s.untagged, "no-tags", false, "receive on 127.0.0.1 and ::1 alone; the resolver then takes every query as one to the first nameserver")
 }
 
-// parseUpstream reads an address with or without a port.
-func parseUpstream(v string) (netip.AddrPort, error) {
-	if a, err := netip.ParseAddr(v); err == nil {
-		return netip.AddrPortFrom(a, 53), nil
+// addUpstream adds to the servers for all names that no route is for.
+func (s *settings) addUpstream(v string) error {
+	u, err := resolver.ParseUpstream(v)
+	if err != nil {
+		return err
 	}
-	if a, err := netip.ParseAddrPort(v); err == nil {
-		return a, nil
+	if i := slices.IndexFunc(s.routes, isForAll); i >= 0 {
+		s.routes[i].Upstreams = append(s.routes[i].Upstreams, u)
+		return nil
 	}
-	return netip.AddrPort{}, fmt.Errorf("want an address such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53")
+	s.routes = append(s.routes, resolver.Route{Suffix: ".", Upstreams: []resolver.Upstream{u}})
+	return nil
+}
+
+func isForAll(r resolver.Route) bool { return r.Suffix == "." }
+
+func (s *settings) addRoute(v string) error {
+	r, err := resolver.ParseRoute(v)
+	if err != nil {
+		return err
+	}
+	same := func(other resolver.Route) bool {
+		return strings.EqualFold(strings.TrimSuffix(r.Suffix, "."), strings.TrimSuffix(other.Suffix, "."))
+	}
+	if slices.ContainsFunc(s.routes, same) {
+		return fmt.Errorf("%s has servers already: write them in one --route, with commas between", r.Suffix)
+	}
+	s.routes = append(s.routes, r)
+	return nil
 }
 
 func prefixes(list *[]netip.Prefix) func(string) error {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,19 +13,31 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-func TestParseUpstream(t *testing.T) {
-	for in, want := range map[string]string{
-		"192.0.2.53":          "192.0.2.53:53",
-		"192.0.2.53:5353":     "192.0.2.53:5353",
-		"2001:db8::53":        "[2001:db8::53]:53",
-		"[2001:db8::53]:5353": "[2001:db8::53]:5353",
-		"ns.example.org":      "",
-		"192.0.2.53:":         "",
-		"":                    "",
+// Servers for all names gather in one route; a suffix is given once.
+func TestRoutes(t *testing.T) {
+	var s settings
+	for _, err := range []error{
+		s.addUpstream("192.0.2.53"), s.addRoute("cluster2.example.org=192.0.2.5,192.0.2.6"), s.addUpstream("tls://192.0.2.54#dns.example.org"),
 	} {
-		got, err := parseUpstream(in)
-		if (err != nil) != (want == "") || err == nil && got.String() != want {
-			t.Errorf("parseUpstream(%q) = %v, %v, want %q", in, got, err, want)
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	got, err := json.Marshal(s.routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `[{"Suffix":".","Upstreams":["192.0.2.53:53","tls://192.0.2.54:853#dns.example.org"]},{"Suffix":"cluster2.example.org","Upstreams":["192.0.2.5:53","192.0.2.6:53"]}]`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("routes (-want +got):\n%s", diff)
+	}
+	for v, want := range map[string]string{
+		"Cluster2.example.org.=192.0.2.7": "Cluster2.example.org. has servers already: write them in one --route, with commas between",
+		".=192.0.2.7":                     ". has servers already: write them in one --route, with commas between",
+		"example.org":                     `route "example.org": want a suffix, =, and servers, such as cluster2.example.org=192.0.2.5,192.0.2.6`,
+	} {
+		if err := s.addRoute(v); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", v, err, want)
 		}
 	}
 }

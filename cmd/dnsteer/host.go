@@ -20,12 +20,16 @@ import (
 
 	"github.com/dnsteer/dnsteer/cmd/internal/resolvconf"
 	"github.com/dnsteer/dnsteer/loader"
+	"github.com/dnsteer/dnsteer/resolver"
 )
 
 // settings are what exec and run have in common.
 type settings struct {
-	names      nameFiles
-	upstreams  []netip.AddrPort
+	names  nameFiles
+	routes []resolver.Route
+	// forwardSpecial is resolver.Config.ForwardSpecial.
+	forwardSpecial bool
+
 	only       []netip.Prefix
 	except     []netip.Prefix
 	failClosed bool
@@ -175,7 +179,7 @@ func (h *host) namesRequest(do verb) (request, error) {
 		return request{}, err
 	}
 	conf := resolvconf.Read(resolvconf.Path)
-	return request{Do: do, Sources: sources, Upstreams: h.settings.upstreams,
+	return request{Do: do, Sources: sources, Routes: h.settings.routes, ForwardSpecial: h.settings.forwardSpecial,
 		Search: conf.Search, Timeout: conf.Timeout, Attempts: conf.Attempts, Rotate: conf.Rotate}, nil
 }
 

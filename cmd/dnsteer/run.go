@@ -54,8 +54,8 @@ func runCommand(ctx context.Context, e env, args []string) error {
 		return usageError{fmt.Sprintf("run: --port=%d: want 1 to 65535", *port), "run"}
 	}
 	s.foreign = *kind == "none"
-	if s.foreign && (len(s.settings.names) > 0 || len(s.settings.upstreams) > 0 || s.queryLog > 0) {
-		return usageError{"run: --hosts, --names, --upstream and --query-log are for our own resolver, not with --resolver=none", "run"}
+	if s.foreign && (len(s.settings.names) > 0 || len(s.settings.routes) > 0 || s.queryLog > 0) {
+		return usageError{"run: --hosts, --names, --upstream, --route and --query-log are for our own resolver, not with --resolver=none", "run"}
 	}
 	err := needRoot()
 	if err != nil {

@@ -132,7 +132,7 @@ func (w *worker) do(ctx context.Context, r request) (response, error) {
 
 func (w *worker) configure(ctx context.Context, r request) (response, error) {
 	var err error
-	conf := resolver.Config{Origin: w.enrolment.Origin, Logger: w.log}
+	conf := resolver.Config{Origin: w.enrolment.Origin, Logger: w.log, ForwardSpecial: r.ForwardSpecial}
 	if r.QueryLog > 0 {
 		conf.QueryLog, conf.QueryLogEvery = w.queryLog, r.QueryLog
 	}
@@ -201,7 +201,7 @@ func (w *worker) setNames(r request) (response, error) {
 	if err != nil {
 		return response{}, err
 	}
-	settings := resolver.Settings{Upstreams: r.Upstreams, Search: r.Search, Timeout: r.Timeout, Attempts: r.Attempts, Rotate: r.Rotate}
+	settings := resolver.Settings{Routes: r.Routes, Search: r.Search, Timeout: r.Timeout, Attempts: r.Attempts, Rotate: r.Rotate}
 	if err := w.server.Set(settings); err != nil {
 		return response{}, err
 	}
