@@ -169,7 +169,8 @@ func (r *race) overdue() {
 		if silent && !last.done.Load() {
 			last.peer.silentFor(r.req.msg.name)
 		}
-		if !silent && n < len(r.peers) && !r.req.scope.hedges.pay() {
+		// A probe of a dead server is no hedge: the query is meant for the next.
+		if !silent && n < len(r.peers) && !last.peer.isDead() && !r.req.scope.hedges.pay() {
 			return
 		}
 	}
@@ -200,6 +201,7 @@ func (r *race) launch() {
 	t := &try{to: r, peer: p, req: r.req, opt: r.req.edns, network: p.up.network(r.req.TCP), start: time.Now()}
 	r.tries = append(r.tries, t)
 	r.pending++
+	p.asks()
 	r.send(t)
 }
 

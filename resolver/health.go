@@ -119,16 +119,24 @@ type standing struct {
 	usual time.Duration
 }
 
-// stand tells a peer's standing, and begins a probe if one is due.
+// asks notes that a query goes out. If it is to find out whether the peer is back, the
+// others do not.
+func (p *peer) asks() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &p.health
+	if now := time.Now(); h.backOff > 0 && !now.Before(h.until) {
+		h.until = now.Add(h.backOff)
+	}
+}
+
+// stand tells a peer's standing.
 func (p *peer) stand(now time.Time) standing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.health
 	s := standing{peer: p, usual: h.usual, dead: h.backOff > 0}
-	if s.dead && !now.Before(h.until) {
-		s.probe = true
-		h.until = now.Add(h.backOff) // the others do not probe
-	}
+	s.probe = s.dead && !now.Before(h.until)
 	if !h.measured.IsZero() {
 		s.usual = h.usual >> min(now.Sub(h.measured)/halfLife, 30)
 	}
@@ -199,6 +207,12 @@ func (p *peer) patience(resend time.Duration) time.Duration {
 		return resend
 	}
 	return min(max(minHedge, h.usual+4*h.spread), resend)
+}
+
+func (p *peer) isDead() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.health.backOff > 0
 }
 
 // hedges is the right to ask a second server: each query gives a part of one.

@@ -92,12 +92,12 @@ func TestChoice(t *testing.T) {
 		{"but one only", func(l []*peer) {
 			l[0].failed(refused)
 			pass(firstBackOff)
-			l[0].scope.choose(l[0].scope.settings.Load(), l)
+			l[0].asks()
 		}, "231"},
 		{"and then later", func(l []*peer) {
 			l[0].failed(refused)
 			pass(firstBackOff)
-			l[0].scope.choose(l[0].scope.settings.Load(), l)
+			l[0].asks()
 			pass(firstBackOff)
 			l[0].failed(refused)
 			pass(firstBackOff)
@@ -205,6 +205,26 @@ func TestHedge(t *testing.T) {
 		}
 		if paid != hedgeBurst {
 			t.Errorf("%d hedges at once", paid)
+		}
+	})
+}
+
+// The query that finds out whether a dead server is back does not wait for it.
+func TestProbeIsQuick(t *testing.T) {
+	bothWays(t, "still dead", func(t *testing.T, start starter) {
+		silent, alive := upstream(t, nil, nil), upstream(t, with(t, nil, good), nil)
+		cfg := quick(silent.addr, alive.addr)
+		cfg.Resend = patience / 2
+		s, addr := start(t, cfg)
+		p := s.own.peer(silent.addr)
+		p.mu.Lock()
+		p.health.backOff, p.health.until = time.Second, time.Now()
+		p.mu.Unlock()
+		s.own.hedges.credit.Store(-hedgeCost)
+		begin := time.Now()
+		wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))
+		if took := time.Since(begin); took > patience/2 || len(silent.queries()) != 1 {
+			t.Errorf("took %s, %d probes", took, len(silent.queries()))
 		}
 	})
 }

@@ -132,6 +132,7 @@ func (v *serving) board(c passenger) bool {
 		v.cache.lookups[lookupMiss].Add(1)
 	}
 	v.watch(p)
+	up.asks()
 	if err := from.send(&p.try, id); err != nil {
 		p.deliver(nil, err)
 	}

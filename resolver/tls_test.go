@@ -126,7 +126,11 @@ func TestSecureUpstreams(t *testing.T) {
 		"tls://192.0.2.54#dns.example.org":             "upstream tls://192.0.2.54:853#dns.example.org",
 	} {
 		t.Run(up, func(t *testing.T) {
-			s, err := New(Config{CacheBytes: -1, RootCAs: roots, Routes: []Route{mustRoute(t, ".="+up)}, Timeout: 2 * time.Second, Resend: time.Second})
+			cfg := Config{CacheBytes: -1, RootCAs: roots, Routes: []Route{mustRoute(t, ".="+up)}, Timeout: patience, Resend: patience}
+			if failure != "" {
+				cfg.Timeout, cfg.Resend = 2*time.Second, time.Second
+			}
+			s, err := New(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
