@@ -270,20 +270,34 @@ func TestTimeoutAndAttempts(t *testing.T) {
 	}
 }
 
-// A server that is silent for all costs no query its patience once it is known.
+// A dead server is not asked first any more: what it would cost, no query pays.
 func TestDeadServerIsLeft(t *testing.T) {
 	bothWays(t, "silent", func(t *testing.T, start starter) {
 		silent, alive := upstream(t, nil, nil), upstream(t, with(t, nil, good), nil)
-		_, addr := start(t, quick(silent.addr, alive.addr))
-		for _, name := range []string{"x.example.org", "y.example.org", "z.example.org"} {
-			if got := exchange(t, "udp", addr, query(name, dns.TypeA)); got.Rcode != dns.RcodeSuccess {
-				t.Errorf("got %v", got)
-			}
+		cfg := quick(silent.addr, alive.addr)
+		cfg.Resend = patience
+		s, addr := start(t, cfg)
+		for _, name := range []wireName{"\x01x\x00", "\x01y\x00", "\x01z\x00"} {
+			s.own.peer(silent.addr).silentFor(name)
 		}
-		before := len(silent.queries())
 		wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))
-		if got := len(silent.queries()); got != before {
-			t.Error("the silent one was asked again at once")
+		if n := len(silent.queries()); n != 0 {
+			t.Errorf("the silent one was asked %d times", n)
+		}
+	})
+}
+
+// Names without an answer make a server a dead one on both ways; one name does not.
+func TestSilenceIsNoted(t *testing.T) {
+	bothWays(t, "names", func(t *testing.T, start starter) {
+		silent := upstream(t, nil, nil)
+		s, addr := start(t, hasty(silent.addr))
+		p := s.own.peer(silent.addr)
+		for i, name := range []string{"x.example.org", "x.example.org", "y.example.org", "z.example.org"} {
+			exchange(t, "udp", addr, query(name, dns.TypeA))
+			if dead := p.isDead(); dead != (i == 3) {
+				t.Errorf("after %d questions: dead %t", i+1, dead)
+			}
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,8 @@ type stream struct {
 	cancel context.CancelFunc
 
 	writing sync.Mutex
+	// reserved are queries that have chosen this connection and are not sent yet.
+	reserved atomic.Int32
 
 	mu      sync.Mutex // guards what follows
 	waiting map[uint16]*try
@@ -53,35 +56,49 @@ type stream struct {
 
 // ask sends a try by TCP. The answer, or what went wrong, is delivered to it.
 func (p *peer) ask(ctx context.Context, t *try) {
-	for {
-		s := p.stream()
-		select {
-		case <-s.ready:
-		case <-ctx.Done():
-			t.deliver(nil, ctx.Err())
-			return
-		}
-		if s.err != nil {
-			t.deliver(nil, s.err)
-			return
-		}
-		id, ok := s.add(t)
-		if !ok {
-			continue // it has ended meanwhile
-		}
-		if !t.waits(s, id) {
-			s.take(t, id)
-			return
-		}
-		if err := s.write(t, id); err != nil {
-			s.fail(err)
-		}
-		return
+	for !p.stream().ask(ctx, t) {
+		// It has ended meanwhile: another one.
 	}
 }
 
-// stream returns the connection with the fewest queries, or opens another one where
-// all are busy and more are allowed.
+// ask sends a try over this connection; false if it takes none any more.
+func (s *stream) ask(ctx context.Context, t *try) (taken bool) {
+	err := s.await(ctx)
+	var id uint16
+	ok := false
+	if err == nil {
+		id, ok = s.add(t)
+	}
+	s.reserved.Add(-1) // before the answer can come
+	if err != nil {
+		t.deliver(nil, err)
+		return true
+	}
+	if !ok {
+		return false
+	}
+	if !t.waits(s, id) {
+		s.take(t, id)
+		return true
+	}
+	if err := s.write(t, id); err != nil {
+		s.fail(err)
+	}
+	return true
+}
+
+// await waits for the connection.
+func (s *stream) await(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return s.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// stream reserves a place on the connection with the fewest queries, or on another one
+// that it opens where all are busy and more are allowed.
 func (p *peer) stream() *stream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,10 +111,12 @@ func (p *peer) stream() *stream {
 		}
 	}
 	if s != nil && (least == 0 || len(p.streams) >= maxStreams) {
+		s.reserved.Add(1)
 		return s
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	s = &stream{peer: p, ready: make(chan struct{}), cancel: cancel, waiting: make(map[uint16]*try)}
+	s.reserved.Add(1)
 	p.streams = append(p.streams, s)
 	go s.open(ctx)
 	return s
@@ -106,7 +125,7 @@ func (p *peer) stream() *stream {
 func (s *stream) load() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.waiting)
+	return len(s.waiting) + int(s.reserved.Load())
 }
 
 // open connects, and reads. Whoever waits for the same connection shares its failure.
