@@ -155,7 +155,7 @@ func TestGone(t *testing.T) {
 }
 
 // letsGo returns when the agent has left a namespace, its port too.
-func (p *process) letsGo(t *testing.T, ns *testenv.NetNS) {
+func (p *process) letsGo(t testing.TB, ns *testenv.NetNS) {
 	t.Helper()
 	testenv.Eventually(t, patience, func() error {
 		if n := descriptors(t, p.cmd.Process.Pid, ns); n > 0 {
@@ -166,7 +166,7 @@ func (p *process) letsGo(t *testing.T, ns *testenv.NetNS) {
 }
 
 // descriptors counts those that a process has of a namespace.
-func descriptors(t *testing.T, pid int, ns *testenv.NetNS) int {
+func descriptors(t testing.TB, pid int, ns *testenv.NetNS) int {
 	t.Helper()
 	want, err := os.Readlink(ns.Path())
 	if err != nil {

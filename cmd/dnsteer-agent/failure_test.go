@@ -19,7 +19,7 @@ import (
 )
 
 // becomes waits until a query is answered so.
-func (w *world) becomes(t *testing.T, ns *testenv.NetNS, want string) {
+func (w *world) becomes(t testing.TB, ns *testenv.NetNS, want string) {
 	t.Helper()
 	testenv.Eventually(t, patience, func() error {
 		if got := w.resolve(t, ns, "192.0.2.53", svc); got != want {
@@ -89,7 +89,7 @@ func TestChurn(t *testing.T) {
 }
 
 // waits returns when the agent has opened what it waits for.
-func (w *world) waits(t *testing.T, p *process) {
+func (w *world) waits(t testing.TB, p *process) {
 	t.Helper()
 	testenv.Eventually(t, patience, func() error {
 		open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))

@@ -19,7 +19,7 @@ import (
 )
 
 // takesOver starts the next agent, and returns when it has taken over.
-func (w *world) takesOver(t *testing.T, more ...string) *process {
+func (w *world) takesOver(t testing.TB, more ...string) *process {
 	t.Helper()
 	next := w.launch(t, testenv.NewNetNS(t), more...)
 	next.says(t, "msg=serving")
@@ -30,7 +30,7 @@ func (w *world) takesOver(t *testing.T, more ...string) *process {
 }
 
 // pods are two with a nameserver each, announced to the agent.
-func (w *world) twoPods(t *testing.T) []*testenv.NetNS {
+func (w *world) twoPods(t testing.TB) []*testenv.NetNS {
 	t.Helper()
 	var pods []*testenv.NetNS
 	for i := range 2 {
@@ -131,7 +131,7 @@ func TestHandOverBreaks(t *testing.T) {
 }
 
 // knock connects to the agent that runs, as the next one.
-func (w *world) knock(t *testing.T) *handover.Conn {
+func (w *world) knock(t testing.TB) *handover.Conn {
 	t.Helper()
 	c, err := handover.Dial(t.Context(), filepath.Join(w.socket()+".d", "next"))
 	if err != nil {
@@ -141,7 +141,7 @@ func (w *world) knock(t *testing.T) *handover.Conn {
 }
 
 // dieAt plays the next agent up to a word, its own or the other's.
-func (w *world) dieAt(t *testing.T, c *handover.Conn, stage word) {
+func (w *world) dieAt(t testing.TB, c *handover.Conn, stage word) {
 	t.Helper()
 	say := func(m word) bool {
 		if err := c.Send(message{Word: m, Version: handoverVersion}, patience); err != nil {

@@ -58,7 +58,7 @@ type world struct {
 const table = `192.0.2.200 svc.cluster-2.example.org
 `
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	testenv.Privileged(t)
 	dir, err := os.MkdirTemp("", "")
@@ -74,7 +74,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func writeFile(t *testing.T, path, text string) {
+func writeFile(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func writeFile(t *testing.T, path, text string) {
 }
 
 // build builds one of our commands as it is shipped, once in a run.
-func build(t *testing.T, name string) string {
+func build(t testing.TB, name string) string {
 	t.Helper()
 	path := filepath.Join(os.TempDir(), name) // below the run directory
 	if _, err := os.Stat(path); err == nil {
@@ -127,7 +127,7 @@ func (j *journal) String() string {
 }
 
 // says returns when the agent has logged that.
-func (p *process) says(t *testing.T, text string) {
+func (p *process) says(t testing.TB, text string) {
 	t.Helper()
 	testenv.Eventually(t, patience, func() error {
 		if log := p.log.String(); !strings.Contains(log, text) {
@@ -138,26 +138,30 @@ func (p *process) says(t *testing.T, text string) {
 }
 
 // start runs the agent in a namespace, and returns when it serves.
-func (w *world) start(t *testing.T, ns *testenv.NetNS, more ...string) *process {
+func (w *world) start(t testing.TB, ns *testenv.NetNS, more ...string) *process {
 	t.Helper()
 	p := w.launch(t, ns, more...)
 	p.says(t, "msg=serving")
 	return p
 }
 
-// launch runs the agent.
-func (w *world) launch(t *testing.T, ns *testenv.NetNS, more ...string) *process {
-	t.Helper()
-	args := []string{"-socket", w.socket(), "-state", filepath.Join(w.dir, "state"),
+// args keep the agent in this world.
+func (w *world) args() []string {
+	return []string{"-socket", w.socket(), "-state", filepath.Join(w.dir, "state"),
 		"-cgroup", w.cgroup.Path, "-bpffs", w.bpffs, "-hosts", w.names}
-	p := &process{cmd: exec.Command(w.binary, append(args, more...)...)}
+}
+
+// launch runs the agent.
+func (w *world) launch(t testing.TB, ns *testenv.NetNS, more ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(w.binary, append(w.args(), more...)...)}
 	p.cmd.Stderr = &p.log
 	ns.For(t).Start(p.cmd)
 	return p
 }
 
 // end ends the agent with a signal, and returns what it logged.
-func (p *process) end(t *testing.T, signal unix.Signal) string {
+func (p *process) end(t testing.TB, signal unix.Signal) string {
 	t.Helper()
 	if err := p.cmd.Process.Signal(signal); err != nil {
 		t.Fatal(err)
@@ -170,7 +174,7 @@ func (p *process) end(t *testing.T, signal unix.Signal) string {
 }
 
 // podAttachment is of a pod in a namespace.
-func podAttachment(t *testing.T, ns *testenv.NetNS, id, nameserver string, search ...string) cnirpc.Attachment {
+func podAttachment(t testing.TB, ns *testenv.NetNS, id, nameserver string, search ...string) cnirpc.Attachment {
 	t.Helper()
 	return cnirpc.Attachment{
 		ID: cnirpc.ID{ContainerID: id, IfName: "eth0"}, Network: "pods", Pod: cnirpc.Pod{Namespace: "default", Name: id},
@@ -179,7 +183,7 @@ func podAttachment(t *testing.T, ns *testenv.NetNS, id, nameserver string, searc
 }
 
 // resolve is what an application in that pod gets: an address, or the error's text.
-func (w *world) resolve(t *testing.T, ns *testenv.NetNS, nameserver, name string) string {
+func (w *world) resolve(t testing.TB, ns *testenv.NetNS, nameserver, name string) string {
 	t.Helper()
 	cmd := testenv.Command(t, "ask", nameserver, name)
 	var out bytes.Buffer
@@ -190,7 +194,7 @@ func (w *world) resolve(t *testing.T, ns *testenv.NetNS, nameserver, name string
 	return strings.TrimSpace(out.String())
 }
 
-func (w *world) expect(t *testing.T, ns *testenv.NetNS, nameserver, name, want string) {
+func (w *world) expect(t testing.TB, ns *testenv.NetNS, nameserver, name, want string) {
 	t.Helper()
 	if got := w.resolve(t, ns, nameserver, name); got != want {
 		t.Errorf("%s by %s: got %q, want %q", name, nameserver, got, want)
@@ -198,13 +202,13 @@ func (w *world) expect(t *testing.T, ns *testenv.NetNS, nameserver, name, want s
 }
 
 // nameserver answers in ns as the address tells.
-func nameserver(t *testing.T, ns *testenv.NetNS, addr string) *testenv.Server {
+func nameserver(t testing.TB, ns *testenv.NetNS, addr string) *testenv.Server {
 	t.Helper()
 	return testenv.Nameserver(t, ns, netip.AddrPortFrom(netip.MustParseAddr(addr), 53), nil)
 }
 
 // unload removes what the agent leaves loaded.
-func (w *world) unload(t *testing.T) {
+func (w *world) unload(t testing.TB) {
 	t.Helper()
 	if err := loader.Unload(w.opts(), 0); err != nil && !errors.Is(err, loader.ErrNotLoaded) {
 		t.Errorf("unload: %v", err)
@@ -212,7 +216,7 @@ func (w *world) unload(t *testing.T) {
 }
 
 // listenUDP opens a socket in ns that nobody reads.
-func listenUDP(t *testing.T, ns *testenv.NetNS, addr string) *net.UDPConn {
+func listenUDP(t testing.TB, ns *testenv.NetNS, addr string) *net.UDPConn {
 	t.Helper()
 	var conn *net.UDPConn
 	ns.Do(func() {

@@ -60,14 +60,14 @@ func askConnected(conn net.Conn, name string) string {
 
 // runningPod is a pod as a kubelet makes one.
 type runningPod struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
 // runPod starts a process in the cgroup of a pod, with a resolv.conf.
-func (w *world) runPod(t *testing.T, ns *testenv.NetNS, uid, conf string) *runningPod {
+func (w *world) runPod(t testing.TB, ns *testenv.NetNS, uid, conf string) *runningPod {
 	t.Helper()
 	root := t.TempDir()
 	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -58,7 +59,7 @@ func (s *statusSocket) close() { _ = s.server.Close() }
 // status tells of everything.
 func (t *tenure) status() (agentstatus.Status, error) {
 	a := t.agent
-	s := agentstatus.Status{PID: os.Getpid(), Instance: t.instance, Port: a.datapath.Port()}
+	s := agentstatus.Status{PID: os.Getpid(), Instance: t.instance, Port: a.datapath.Port(), Goroutines: runtime.NumGoroutine()}
 	var st unix.Stat_t
 	if err := unix.Stat(t.opts.Cgroup, &st); err != nil {
 		return s, fmt.Errorf("look at cgroup %s: %w", t.opts.Cgroup, err)

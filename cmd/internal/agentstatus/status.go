@@ -35,6 +35,8 @@ type Status struct {
 	// asked.
 	Cluster *bool `json:"cluster_synced,omitempty"`
 	Pods    []Pod `json:"pods"`
+	// Goroutines is how many there are, for who looks for what was left behind.
+	Goroutines int `json:"goroutines"`
 }
 
 // Pod is one network namespace that is a pod's.

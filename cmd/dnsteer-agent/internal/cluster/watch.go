@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -35,6 +36,9 @@ type Options struct {
 	DNS string
 	Log *slog.Logger
 }
+
+// syncPatience is for an API server that is only slow.
+const syncPatience = 5 * time.Second
 
 // Cluster holds what the API server tells. It is safe for concurrent use.
 type Cluster struct {
@@ -88,6 +92,12 @@ func (c *Cluster) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { c.pods.RunWithContext(ctx) })
 	all.Go(func() { c.namespaces.RunWithContext(ctx) })
+	// A connection that is refused is tried again in silence.
+	defer time.AfterFunc(syncPatience, func() {
+		if !c.Synced() {
+			c.opts.Log.Warn("the API server has told nothing yet; go by what is known")
+		}
+	}).Stop()
 	if c.opts.Self != "" {
 		all.Go(func() { c.watchOwner(ctx) })
 	}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build kube
+
+// These need a real API server: make kube, then go test -tags kube.
+
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/test/kube"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+const podManifest = `
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: %s, labels: {k8s-app: %s}}
+spec:
+  nodeName: n1
+  automountServiceAccountToken: false
+  containers: [{name: c, image: example.org/none}]
+---
+`
+
+const labelled = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: left, labels: {dnsteer.dev/steer: "false"}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: default, namespace: left}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: default, namespace: kube-system}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: default, namespace: default}
+---
+`
+
+// clusterPod is a pod that the API server knows, with a container that runs.
+type clusterPod struct {
+	*runningPod
+	ns *testenv.NetNS
+	at cnirpc.Attachment
+}
+
+func (w *world) clusterPod(t *testing.T, c *kube.ControlPlane, namespace, name string) clusterPod {
+	t.Helper()
+	uid := c.Kubectl("get", "pod", "-n", namespace, name, "-o", "jsonpath={.metadata.uid}")
+	ns, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	p := clusterPod{ns: ns, at: podAttachment(t, ns, name, "192.0.2.53")}
+	p.at.Pod = cnirpc.Pod{Namespace: namespace, Name: name, UID: uid}
+	p.runningPod = w.runPod(t, ns, uid, confA)
+	return p
+}
+
+// What annotations and labels say takes effect at once, on connected sockets too; the
+// cluster's DNS is never steered; an API server that goes takes nothing away.
+func TestCluster(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	c := kube.Start(t)
+	c.Apply(labelled + fmt.Sprintf(podManifest, "plain", "default", "web") +
+		fmt.Sprintf(podManifest, "quiet", "left", "web") + fmt.Sprintf(podManifest, "dns", "kube-system", "kube-dns"))
+	plain, quiet, dns := w.clusterPod(t, c, "default", "plain"), w.clusterPod(t, c, "left", "quiet"), w.clusterPod(t, c, "kube-system", "dns")
+	agent := w.startHere(t, "-node", "n1", "-kubeconfig", c.Kubeconfig)
+	const direct = "198.51.100.53"
+
+	plain.becomes(fromTab) // it ran before
+	for _, p := range []clusterPod{plain, quiet, dns} {
+		if err := w.client().Add(t.Context(), p.at); err != nil {
+			t.Errorf("add %s: %v", p.at.Pod.Name, err)
+		}
+		if err := w.client().Check(t.Context(), p.at); err != nil {
+			t.Errorf("check %s: %v", p.at.Pod.Name, err)
+		}
+	}
+	w.expect(t, quiet.ns, "192.0.2.53", svc, direct)
+	w.expect(t, dns.ns, "192.0.2.53", svc, direct)
+
+	c.Kubectl("annotate", "pod", "plain", "dnsteer.dev/steer=false")
+	plain.becomes(direct)
+	w.expect(t, plain.ns, "192.0.2.53", svc, direct)
+	c.Kubectl("annotate", "pod", "plain", "dnsteer.dev/steer-")
+	plain.becomes(fromTab)
+	c.Kubectl("label", "namespace", "left", "dnsteer.dev/steer-")
+	quiet.becomes(fromTab)
+	c.Kubectl("label", "namespace", "left", "dnsteer.dev/steer=false")
+	quiet.becomes(direct)
+	c.Kubectl("annotate", "pod", "-n", "left", "quiet", "dnsteer.dev/steer=true")
+	quiet.becomes(fromTab)
+	// Not even then.
+	c.Kubectl("annotate", "pod", "-n", "kube-system", "dns", "dnsteer.dev/steer=true")
+	w.expect(t, dns.ns, "192.0.2.53", svc, direct)
+
+	// A pod that the API server does not know is left alone.
+	stranger, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	at := podAttachment(t, stranger, "stranger", "192.0.2.53")
+	at.Pod.UID = uidA
+	if err := w.client().Add(t.Context(), at); err != nil {
+		t.Error(err)
+	}
+	w.expect(t, stranger, "192.0.2.53", svc, direct)
+
+	c.KillAPIServer()
+	agent.end(t, unix.SIGKILL)
+	agent = w.startHere(t, "-node", "n1", "-kubeconfig", c.Kubeconfig)
+	plain.becomes(fromTab)
+	quiet.becomes(fromTab)
+	w.expect(t, dns.ns, "192.0.2.53", svc, direct)
+	agent.says(t, "the API server has told nothing yet")
+	agent.end(t, unix.SIGTERM)
+}
+
+// startHere runs the agent in the test's own namespace, where the API server is.
+func (w *world) startHere(t *testing.T, more ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(w.binary, append(w.args(), more...)...)}
+	p.cmd.Stderr = &p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			_ = p.cmd.Process.Kill()
+			_ = p.cmd.Wait()
+		}
+		if t.Failed() {
+			t.Log(strings.TrimSpace(p.log.String()))
+		}
+	})
+	p.says(t, "msg=serving")
+	return p
+}
