@@ -9,6 +9,7 @@ package main
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -125,6 +126,64 @@ func TestCluster(t *testing.T) {
 	agent.says(t, "the API server has told nothing yet")
 	agent.end(t, unix.SIGTERM)
 }
+
+// An agent whose DaemonSet was removed takes everything off the node when it is told to
+// end; one that is only restarted does not.
+func TestRemoved(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	c := kube.Start(t)
+	c.Apply(labelled + daemonSet)
+	uid := c.Kubectl("get", "daemonset", "dnsteer-agent", "-o", "jsonpath={.metadata.uid}")
+	c.Apply(fmt.Sprintf(ownPod, uid))
+	own := c.Kubectl("get", "pod", "dnsteer-agent-x", "-o", "jsonpath={.metadata.uid}")
+	args := []string{"-node", "n1", "-kubeconfig", c.Kubeconfig, "-instance", own}
+	loaded := func() bool {
+		pins, err := filepath.Glob(w.bpffs + "/dnsteer*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(pins) > 0
+	}
+	agent := w.startHere(t, args...)
+	agent.says(t, "watch for the removal of our DaemonSet")
+	agent.end(t, unix.SIGTERM)
+	if !loaded() {
+		t.Error("a restart unloads")
+	}
+	agent = w.startHere(t, args...)
+	agent.says(t, "watch for the removal of our DaemonSet")
+	c.Kubectl("delete", "daemonset", "dnsteer-agent", "--cascade=background", "--wait=false")
+	agent.says(t, "our DaemonSet has been removed")
+	agent.end(t, unix.SIGTERM)
+	if left, err := filepath.Glob(w.dir + "/agent*"); loaded() || err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v, datapath %v", left, err, loaded())
+	}
+}
+
+const daemonSet = `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: dnsteer-agent, namespace: default}
+spec:
+  selector: {matchLabels: {app: dnsteer-agent}}
+  template:
+    metadata: {labels: {app: dnsteer-agent}}
+    spec: {containers: [{name: c, image: example.org/none}]}
+`
+
+const ownPod = `
+apiVersion: v1
+kind: Pod
+metadata:
+  name: dnsteer-agent-x
+  namespace: default
+  ownerReferences: [{apiVersion: apps/v1, kind: DaemonSet, name: dnsteer-agent, uid: %s, controller: true}]
+spec:
+  nodeName: n1
+  automountServiceAccountToken: false
+  containers: [{name: c, image: example.org/none}]
+`
 
 // startHere runs the agent in the test's own namespace, where the API server is.
 func (w *world) startHere(t *testing.T, more ...string) *process {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -48,6 +49,9 @@ func TestHung(t *testing.T) {
 	short := cnirpc.Client{Socket: w.socket(), Timeout: 100 * time.Millisecond}
 	if err := short.Add(t.Context(), at); !errors.Is(err, cnirpc.ErrAway) {
 		t.Errorf("add with a hung agent: %v", err)
+	}
+	if exec.Command(w.binary, append(w.args(), "-probe=alive")...).Run() == nil {
+		t.Error("an agent that hangs counts as alive")
 	}
 	if err := agent.cmd.Process.Signal(unix.SIGCONT); err != nil {
 		t.Fatal(err)

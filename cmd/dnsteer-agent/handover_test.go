@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -86,6 +87,7 @@ func TestRelieved(t *testing.T) {
 	defer w.unload(t)
 	old := w.start(t, testenv.NewNetNS(t), "-instance", "old")
 	w.twoPods(t)
+	w.probes(t, true) // tests and agents are in one cgroup here, as a container is
 	next := w.takesOver(t, "-instance", "next")
 	old.says(t, "handed over")
 	old.end(t, unix.SIGKILL)
@@ -98,6 +100,31 @@ func TestRelieved(t *testing.T) {
 	again.says(t, "handed over")
 	again.end(t, unix.SIGTERM)
 	next.end(t, unix.SIGTERM)
+	w.probes(t, false)
+}
+
+// probes asks as the kubelet does: an agent that serves in the same cgroup is ready, one
+// elsewhere, or none, is not; nothing of that is dead. One that hangs is both.
+func (w *world) probes(t *testing.T, ready bool) {
+	t.Helper()
+	probe := func(what string, elsewhere bool) error {
+		cmd := exec.Command(w.binary, append(w.args(), "-probe="+what)...)
+		if elsewhere {
+			w.cgroup.Enter(cmd)
+		}
+		return cmd.Run()
+	}
+	if err := probe("ready", false); (err == nil) != ready {
+		t.Errorf("ready: %v, want %v", err, ready)
+	}
+	if probe("ready", true) == nil {
+		t.Error("an agent of another container makes this one ready")
+	}
+	for _, elsewhere := range []bool{false, true} {
+		if err := probe("alive", elsewhere); err != nil {
+			t.Errorf("alive: %v", err)
+		}
+	}
 }
 
 // The next agent dies at each step of the hand-over: the one that runs goes on, and is

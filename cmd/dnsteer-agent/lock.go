@@ -109,7 +109,21 @@ func tryLock(path string) (*os.File, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock out other agents: %w", os.NewSyscallError("flock", err))
 	}
+	if !isSame(f, path) { // it was uninstalled meanwhile: the next try makes another
+		_ = f.Close()
+		return nil, fmt.Errorf("lock out other agents: %w", unix.EWOULDBLOCK)
+	}
 	return f, nil
+}
+
+// isSame tells whether an open file is still the one at the path.
+func isSame(f *os.File, path string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Stat(path)
+	return err == nil && os.SameFile(open, now)
 }
 
 // removePaths takes away what an agent without successor leaves, but the lock: who

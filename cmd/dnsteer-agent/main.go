@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/privilege"
-	"github.com/dnsteer/dnsteer/cmd/internal/conflist"
 	"github.com/dnsteer/dnsteer/cmd/internal/names"
 	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
@@ -42,10 +41,10 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	if s.uninstall {
-		return uninstall(s.node, log)
+	if s.probe != "" {
+		return s.runProbe(ctx)
 	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
 	if os.Geteuid() != 0 {
 		return errors.New("root is needed to load BPF programs and to enter namespaces")
 	}
@@ -53,6 +52,9 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		if s.opts.Cgroup, err = cgroupRoot(s.root); err != nil {
 			return err
 		}
+	}
+	if s.remove {
+		return s.uninstall(log)
 	}
 	if err := os.MkdirAll(s.runDir(), 0o700); err != nil { // root's, as what is in it
 		return fmt.Errorf("make directory of the agent: %w", err)
@@ -64,15 +66,6 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	ctx, cancel := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer cancel()
 	return s.run(ctx, log)
-}
-
-func uninstall(node conflist.Node, log *slog.Logger) error {
-	changed, err := node.Uninstall()
-	log.Info("uninstalled", "changed", strings.Join(changed, " "))
-	if err != nil {
-		return err
-	}
-	return node.RemoveBinary()
 }
 
 func reportInstall(log *slog.Logger, changed []string, err error) {

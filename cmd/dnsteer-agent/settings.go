@@ -24,8 +24,9 @@ type settings struct {
 	sources  []resolver.Source // without data until they are read
 
 	sourcesFile string
-	node        conflist.Node
-	uninstall   bool
+	conflist    conflist.Node
+	remove      bool   // everything, and end
+	probe       string // ask the agent that runs, and end
 
 	nodeName, kubeconfig, dnsSelector string
 	steer                             string
@@ -60,7 +61,8 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	s.policyFlags(fs)
 	s.namesFlags(fs)
 	s.pluginFlags(fs)
-	fs.BoolVar(&s.uninstall, "uninstall", false, "take everything of dnsteer off the node, and exit")
+	fs.BoolVar(&s.remove, "uninstall", false, "take everything of dnsteer off the node, and exit")
+	fs.StringVar(&s.probe, "probe", "", "`ready` or alive: ask the agent of this container, and exit with 0 if it is")
 	if err := fs.Parse(args); err != nil {
 		return s, usageError{err}
 	}
@@ -91,10 +93,10 @@ func (s *settings) namesFlags(fs *flag.FlagSet) {
 }
 
 func (s *settings) pluginFlags(fs *flag.FlagSet) {
-	fs.StringVar(&s.node.Plugin, "cni-plugin", "", "`binary` of dnsteer-cni, to install and to keep installed (default: none)")
-	fs.StringVar(&s.node.ConfDir, "cni-conf-dir", conflist.DefaultConfDir, "`directory` of CNI configurations")
-	fs.StringVar(&s.node.BinDir, "cni-bin-dir", conflist.DefaultBinDir, "`directory` of CNI plugins")
-	fs.BoolVar(&s.node.Entry.Required, "cni-required", false, "let pods wait for the agent")
+	fs.StringVar(&s.conflist.Plugin, "cni-plugin", "", "`binary` of dnsteer-cni, to install and to keep installed (default: none)")
+	fs.StringVar(&s.conflist.ConfDir, "cni-conf-dir", conflist.DefaultConfDir, "`directory` of CNI configurations")
+	fs.StringVar(&s.conflist.BinDir, "cni-bin-dir", conflist.DefaultBinDir, "`directory` of CNI plugins")
+	fs.BoolVar(&s.conflist.Entry.Required, "cni-required", false, "let pods wait for the agent")
 }
 
 // check refuses what cannot be meant.
@@ -103,13 +105,16 @@ func (s *settings) check() error {
 		return usageError{err}
 	}
 	if s.socket != cnirpc.DefaultSocket {
-		s.node.Entry.Socket = s.socket
+		s.conflist.Entry.Socket = s.socket
 	}
 	if s.steer != steerAll && s.steer != steerMarked {
 		return usageError{fmt.Errorf("-steer %q: say %s or %s", s.steer, steerAll, steerMarked)}
 	}
 	if s.queryLog < 0 {
 		return usageError{fmt.Errorf("-query-log %d: say one in how many, or 0", s.queryLog)}
+	}
+	if s.probe != "" && s.probe != probeReady && s.probe != probeAlive {
+		return usageError{fmt.Errorf("-probe %q: say %s or %s", s.probe, probeReady, probeAlive)}
 	}
 	if s.nodeName == "" && s.kubeconfig != "" {
 		return usageError{errors.New("-kubeconfig without -node: which node's pods?")}

@@ -91,6 +91,11 @@ func (t *tenure) serve(ctx context.Context, c claim) (relieved bool, err error) 
 	}
 	err = errors.Join(err, cnirpc.Remove(t.socket), t.removePaths())
 	t.agent.close()
+	if c := t.agent.cluster; c != nil && c.Removed() {
+		t.log.Info("the DaemonSet has been removed: take everything off the node")
+		t.agent.datapath.Close() // and with it our use of it
+		err = errors.Join(err, t.removeAll(t.log))
+	}
 	return false, err
 }
 
@@ -101,8 +106,12 @@ func (t *tenure) begin(ctx context.Context, o *offer) error {
 		return err
 	}
 	a := t.agent
-	err = t.load(o)
-	if err != nil {
+	if err = t.load(o); err != nil {
+		return err
+	}
+	// So that nobody unloads it who shares it with us.
+	if err := a.datapath.Use(); err != nil {
+		a.datapath.Close()
 		return err
 	}
 	if a.heart, err = a.datapath.NewHeart(); err != nil {
@@ -227,9 +236,9 @@ func (t *tenure) hold(ctx, working context.Context) (relieved bool, err error) {
 	if t.metrics != "" {
 		t.tasks.Go(func() { t.servePage(working) })
 	}
-	if t.node.Plugin != "" {
+	if t.conflist.Plugin != "" {
 		t.tasks.Go(func() {
-			t.node.Watch(working, func(changed []string, err error) { reportInstall(t.log, changed, err) })
+			t.conflist.Watch(working, func(changed []string, err error) { reportInstall(t.log, changed, err) })
 		})
 	}
 	t.log.Info("serving", "cgroup", t.opts.Cgroup, "socket", t.socket)

@@ -30,6 +30,7 @@ func (c *Cluster) watchOwner(ctx context.Context) {
 	for {
 		if namespace, name, ok := c.owner(); ok {
 			if name != "" {
+				c.opts.Log.Info("watch for the removal of our DaemonSet", "daemonset", namespace+"/"+name)
 				c.informer(daemonSets, namespace, func(l *metav1.ListOptions) {
 					l.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
 				}).RunWithContext(ctx)

@@ -160,8 +160,8 @@ func isGoing(object any) bool {
 
 // notify wakes whoever receives from Changed.
 func (c *Cluster) notify(kind schema.GroupVersionResource, going bool) {
-	if kind == daemonSets {
-		c.removed.Store(going)
+	if kind == daemonSets && c.removed.Swap(going) != going {
+		c.opts.Log.Info(map[bool]string{true: "our DaemonSet has been removed", false: "our DaemonSet is there again"}[going])
 	}
 	c.mu.Lock()
 	delete(c.failing, kind)
