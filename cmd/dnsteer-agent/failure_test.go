@@ -147,3 +147,66 @@ func TestStore(t *testing.T) {
 		t.Errorf("damaged files are left: %v", left)
 	}
 }
+
+// A full disk keeps nobody from being steered, only from being known by its attachment
+// after a restart; who runs is found all the same.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	state := filepath.Join(w.dir, "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=4k,nr_inodes=2"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(state, unix.MNT_DETACH) })
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	agent := w.start(t, testenv.NewNetNS(t))
+	writeFile(t, filepath.Join(state, "full"), strings.Repeat("x", 4096))
+	at := podAttachment(t, pod, "pod", "192.0.2.53")
+	if err := w.client().Add(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	w.runPod(t, pod, uidA, confA)
+	log := agent.end(t, unix.SIGKILL)
+	if !strings.Contains(log, "will not be found by its attachment") {
+		t.Errorf("it does not tell: %s", log)
+	}
+	agent = w.start(t, testenv.NewNetNS(t))
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	if err := w.client().Del(t.Context(), at); err != nil {
+		t.Errorf("del of what nobody remembers: %v", err)
+	}
+	agent.end(t, unix.SIGTERM)
+}
+
+// Pods that begin and end while the agent looks for them leave nothing behind.
+func TestVanished(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	agent := w.start(t, testenv.NewNetNS(t))
+	var all sync.WaitGroup
+	stays, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	var namespaces []*testenv.NetNS
+	for i := range 4 {
+		ns, _ := testenv.NewLink(t)
+		namespaces = append(namespaces, ns)
+		all.Go(func() {
+			for round := range 10 {
+				w.runPod(t, ns, fmt.Sprintf("8f2d1c3e-0a1b-4c5d-9e8f-0000000%d%04d", i, round), confA).end()
+			}
+		})
+	}
+	w.runPod(t, stays, uidA, confA).becomes(fromTab)
+	all.Wait()
+	for _, ns := range namespaces {
+		agent.letsGo(t, ns)
+	}
+	if log := agent.end(t, unix.SIGTERM); strings.Contains(log, "level=WARN") {
+		t.Errorf("it complains: %s", log)
+	}
+}

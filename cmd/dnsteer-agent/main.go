@@ -18,9 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/privilege"
-	"github.com/dnsteer/dnsteer/cmd/internal/names"
 	"github.com/dnsteer/dnsteer/loader"
-	"github.com/dnsteer/dnsteer/resolver"
 )
 
 func main() {
@@ -74,63 +72,5 @@ func reportInstall(log *slog.Logger, changed []string, err error) {
 	}
 	if err != nil {
 		log.Warn("pods are not announced", "err", err)
-	}
-}
-
-// openNames reads the files of names and opens the other sources, and lets the server
-// follow them.
-func (s *settings) openNames(a *agent) error {
-	a.names = resolver.NewNames()
-	a.files = a.names.AddLayer("files")
-	if err := s.readNames(a); err != nil {
-		return err
-	}
-	if s.sourcesFile != "" {
-		config, err := names.ReadConfig(s.sourcesFile)
-		if err != nil {
-			return err
-		}
-		if a.sources, err = names.Open(config, a.names, a.log); err != nil {
-			return err
-		}
-	}
-	a.names.Follow(a.server)
-	return nil
-}
-
-// readNames gives the agent the names of files, or keeps the old ones if one is bad.
-func (s *settings) readNames(a *agent) error {
-	var sources []resolver.Source
-	for _, source := range s.sources {
-		data, err := os.ReadFile(source.Path)
-		if err != nil {
-			return fmt.Errorf("read names: %w", err)
-		}
-		source.Data = data
-		sources = append(sources, source)
-	}
-	warnings, err := a.files.SetFiles(sources...)
-	if err != nil {
-		return err
-	}
-	for _, w := range warnings {
-		a.log.Warn("names", "warning", w)
-	}
-	return nil
-}
-
-func (s *settings) watchNames(ctx context.Context, a *agent) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, unix.SIGHUP)
-	defer signal.Stop(hup)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hup:
-			if err := s.readNames(a); err != nil {
-				a.log.Warn("keep the old names", "err", err)
-			}
-		}
 	}
 }

@@ -87,7 +87,7 @@ func (s *settings) namesFlags(fs *flag.FlagSet) {
 			return nil
 		}
 	}
-	fs.Func("names", "`file` of names to answer, as YAML; may be repeated; read again on SIGHUP", source(resolver.FormatYAML))
+	fs.Func("names", "`file` of names to answer, as YAML; may be repeated; read again when it changes, and on SIGHUP", source(resolver.FormatYAML))
 	fs.Func("hosts", "`file` of names to answer, as hosts(5); may be repeated", source(resolver.FormatHosts))
 	fs.StringVar(&s.sourcesFile, "sources", "", "`file` of other sources of names, such as the Services of clusters, as YAML")
 }
