@@ -171,13 +171,13 @@ func TestLeakOfConnection(t *testing.T) {
 		t.Cleanup(watch.Close)
 		return watch
 	}
+	first, second := watch(), watch() // each counts for itself
 	pause := 0
-	var first, second *loader.LeakWatch // each counts for itself
 	w.probe.RunPaused(t, probe.Spec{Family: probe.V4, Stream: true, Owner: probe.OwnerNone, Steps: steps(
-		to(probe.Connect, n.first), call(probe.Pause), call(probe.Send), call(probe.Pause), call(probe.Recv),
+		to(probe.Connect, n.first), call(probe.Send), call(probe.Recv), call(probe.Pause),
+		call(probe.Send), call(probe.Pause), call(probe.Recv),
 	)}, func() {
 		if pause++; pause == 1 {
-			first, second = watch(), watch()
 			w.resolver = startResolver(t, w.client, w.datapath, w.scope())
 			return
 		}
@@ -194,8 +194,8 @@ func TestLeakOfConnection(t *testing.T) {
 	})
 	for _, watch := range []*loader.LeakWatch{first, second} {
 		counts, err := watch.Counts()
-		if err != nil || len(counts) != 1 || counts[0].Reason != loader.LeakConnected || counts[0].Proto != "tcp" || counts[0].Packets < 2 {
-			t.Errorf("counted %v, %v, want query and acknowledgement", counts, err)
+		if err != nil || len(counts) != 1 || counts[0].Reason != loader.LeakConnected || counts[0].Proto != "tcp" || counts[0].Packets == 0 {
+			t.Errorf("counted %v, %v, want the query, and what TCP adds", counts, err)
 		}
 	}
 }
