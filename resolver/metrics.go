@@ -92,6 +92,8 @@ var (
 	metricJoins       = metric{"dnsteer_resolver_joins_total", "counter", "Queries that waited for the answer to an identical one.", nil}
 	metricSaved       = metric{"dnsteer_resolver_saved_queries_total", "counter", "Questions that upstreams were spared: names of the table with a search suffix behind them, and names below one that does not exist.", nil}
 	metricNames       = metric{"dnsteer_table_names", "gauge", "Names in the table.", nil}
+	metricLayer       = metric{"dnsteer_table_layer_names", "gauge", "Names that a source gives, hidden ones included.", []string{"layer"}}
+	metricHidden      = metric{"dnsteer_table_hidden_names", "gauge", "Names of a source that an earlier one has too, so that they do not count.", []string{"layer"}}
 	metricEntries     = metric{"dnsteer_cache_entries", "gauge", "Answers and failures in the cache.", nil}
 	metricBytes       = metric{"dnsteer_cache_bytes", "gauge", "Memory that the cache counts as used.", nil}
 	metricLookups     = metric{"dnsteer_cache_lookups_total", "counter", "Look-ups in the cache, by what was found: an answer, one that has expired but serves, nothing that serves.", []string{"result"}}
@@ -105,7 +107,7 @@ var (
 func allMetrics() []metric {
 	return []metric{
 		metricQueries, metricDuration, metricDropped, metricUnsent, metricConnections, metricWorking, metricJoins, metricSaved,
-		metricNames, metricEntries, metricBytes, metricLookups, metricEvictions, metricPrefetches,
+		metricNames, metricLayer, metricHidden, metricEntries, metricBytes, metricLookups, metricEvictions, metricPrefetches,
 		metricExchanges, metricLatency, metricRetries,
 	}
 }
@@ -186,7 +188,14 @@ func (c collector) collectCounts(out chan<- prometheus.Metric) {
 	out <- metricWorking.gauge(len(c.turns))
 	out <- metricJoins.counter(m.joins.Load())
 	out <- metricSaved.counter(saved)
-	out <- metricNames.gauge(c.table.Load().Names())
+	t := c.table.Load()
+	out <- metricNames.gauge(t.Names())
+	for layer, n := range t.tallies {
+		if layer != nil { // of a table that is no layers'
+			out <- metricLayer.gauge(n.given, layer.name)
+			out <- metricHidden.gauge(n.hidden, layer.name)
+		}
+	}
 }
 
 func (c collector) collectCache(out chan<- prometheus.Metric) {

@@ -203,6 +203,37 @@ func TestJoinMetrics(t *testing.T) {
 	}
 }
 
+// Each layer tells how many names it has, and how many are hidden.
+func TestLayerMetrics(t *testing.T) {
+	all := NewNames()
+	first, second := all.AddLayer("first"), all.AddLayer("second")
+	for _, l := range []*Layer{first, second} {
+		name := Name{Name: "a.example.org", From: l.Origin(l.Name), Addrs: []netip.Addr{loopback}}
+		other := name
+		other.Name = l.Name() + ".example.org"
+		if err := l.Apply(slices.Values([]Name{name, other})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Follow(s)()
+	got := scrape(t, s)
+	for name, want := range map[string]float64{
+		"dnsteer_table_names": 3, "dnsteer_table_layer_names first": 2, "dnsteer_table_layer_names second": 2,
+		"dnsteer_table_hidden_names first": 0, "dnsteer_table_hidden_names second": 1,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+	if want := "a.example.org. of second is already in first, which wins"; second.Hidden() != want || first.Hidden() != "" {
+		t.Errorf("hidden: %q, %q", second.Hidden(), first.Hidden())
+	}
+}
+
 func TestConnectionMetric(t *testing.T) {
 	s, addr := start(t, Config{})
 	s.SetTable(table(t, "names: {a.example.org: [192.0.2.1]}"))
@@ -235,6 +266,11 @@ func TestEvictionMetric(t *testing.T) {
 func TestReadmeMetrics(t *testing.T) {
 	s := warm(t)
 	askWire(t, s, pack(t, query("web.example.org", dns.TypeA)), false)
+	all := NewNames()
+	if _, err := all.AddLayer("files").SetFiles(yamlSource(storyTable)); err != nil {
+		t.Fatal(err)
+	}
+	defer all.Follow(s)()
 	var served []string
 	for _, f := range gather(t, s) {
 		served = append(served, f.GetName())
