@@ -22,7 +22,7 @@ PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test
 UNPRIVILEGED = $(shell go list ./resolver/... ./cmd/... | grep -v /kube/live)
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build image demo test test-names race matrix kube e2e lint generate check-generated fmt deps deps-bench deps-e2e bench bench-coredns bench-resolver soak fuzz clean
+.PHONY: help build image demo test test-names bench-names race matrix kube e2e lint generate check-generated fmt deps deps-bench deps-e2e bench bench-coredns bench-resolver soak fuzz clean
 
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -61,6 +61,9 @@ e2e: kube ## dnsteer on a whole Kubernetes (needs root and 'make deps-e2e'), or 
 	$(BUILD_KUBE) ./coredns tool
 	cd test/kube/containerd && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CURDIR)/.cache/kube/ tool
 	go test -p 1 -count=1 -timeout 40m -v $(if $(RUN),-run $(RUN)) ./test/kube ./test/cluster ./test/e2e
+
+bench-names: ## freshness, memory and CPU of names of a cluster, or SERVICES=50000 (needs make kube)
+	go test -run '^$$' -bench Names -benchtime 1x -timeout 60m ./cmd/internal/names/kube/live
 
 lint: ## vet, format, static checks, tidy
 	go vet ./...

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package live
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dnsteer/dnsteer/cmd/internal/names/kube"
+)
+
+const (
+	// endpointsEach is how many endpoints a headless Service has; every fifth is one.
+	endpointsEach = 10
+	headlessEvery = 5
+	freshChanges  = 300
+)
+
+// BenchmarkNames writes many Services (SERVICES, 5000 by default) and tells what they
+// cost: the time until all are served, memory, the time from the end of a write to the
+// first right answer, and the CPU time of a change, the queries that look for it
+// included.
+func BenchmarkNames(b *testing.B) {
+	n := 5000
+	if text := os.Getenv("SERVICES"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil {
+			b.Fatalf("SERVICES: %v", err)
+		}
+	}
+	p := newPlane(b)
+	fill(b, p, n)
+	for b.Loop() {
+		before := heap()
+		w := newBench(b, kube.Config{})
+		start := time.Now()
+		w.set(b, kube.Cluster{Name: "east", Zones: []string{"east.example.org"}, Reverse: true, Rest: p.config})
+		<-w.source.Served("east")
+		b.ReportMetric(time.Since(start).Seconds(), "s-to-serve")
+		names, _ := w.layer.Count()
+		b.ReportMetric(float64(names), "names")
+		b.ReportMetric(float64(heap()-before)/float64(n), "B/service")
+		cpu := cpuTime(b)
+		late := changesOf(b, p, w)
+		b.ReportMetric((cpuTime(b)-cpu).Seconds()*1000/freshChanges, "cpu-ms/change")
+		b.ReportMetric(float64(late[len(late)/2].Microseconds())/1000, "ms-p50")
+		b.ReportMetric(float64(late[len(late)*99/100].Microseconds())/1000, "ms-p99")
+	}
+}
+
+// fill writes Services: most have a cluster IP, the others endpoints.
+func fill(b *testing.B, p *plane, n int) {
+	b.Helper()
+	var writing sync.WaitGroup
+	const side = 16
+	for w := range side {
+		writing.Go(func() {
+			for i := w; i < n && !b.Failed(); i += side {
+				name := fmt.Sprint("service-", i)
+				if i%headlessEvery == 0 {
+					addrs := make([]string, endpointsEach)
+					for e := range addrs {
+						addrs[e] = netip.AddrFrom4([4]byte{10, byte(128 + i>>12), byte(i >> 4), byte(i<<4 | e)}).String()
+					}
+					p.service(b, name, addrs...)
+					continue
+				}
+				p.write(b, p.core, "services", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+					Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}})
+			}
+		})
+	}
+	writing.Wait()
+}
+
+// changesOf changes one Service again and again, and returns how long each change took
+// to be seen, sorted.
+func changesOf(b *testing.B, p *plane, w *bench) []time.Duration {
+	b.Helper()
+	const name = "service-0"
+	var late []time.Duration
+	for i := range freshChanges {
+		addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + i%250)}).String()
+		p.endpoints(b, name, addr)
+		written := time.Now()
+		for {
+			got, _ := w.answer(b, name+".default.svc.east.example.org", "A")
+			if slices.Equal(got, []string{addr}) {
+				break
+			}
+			if time.Since(written) > patience {
+				b.Fatalf("%s is %q, not %s", name, got, addr)
+			}
+		}
+		late = append(late, time.Since(written))
+	}
+	slices.Sort(late)
+	return late
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// cpuTime is what this process has used so far, in user and in system mode.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
