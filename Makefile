@@ -22,7 +22,7 @@ PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test
 UNPRIVILEGED = $(shell go list ./resolver/... ./cmd/... | grep -v /kube/live)
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build image demo test test-names bench-names race matrix kube e2e lint generate check-generated fmt deps deps-bench deps-e2e bench bench-coredns bench-resolver soak fuzz clean
+.PHONY: help build image demo test test-names bench-names race matrix kube e2e lint generate check-generated fmt deps deps-bench deps-e2e bench bench-agent bench-coredns bench-resolver soak fuzz clean
 
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,7 @@ kube: ## build etcd and Kubernetes for tests, into .cache/kube (20 minutes once)
 
 test-names: ## sources of names on real API servers (needs make kube)
 	go test $(RACE) -count=1 -timeout 20m ./cmd/internal/names/kube/live
+	go test -count=1 -tags kube -run 'TestCluster|TestRemoved' ./cmd/dnsteer-agent
 
 e2e: kube ## dnsteer on a whole Kubernetes (needs root and 'make deps-e2e'), or RUN=TestHybrid alone
 	$(BUILD_KUBE) ./coredns tool
@@ -95,6 +96,9 @@ deps-bench: ## install the DNS servers that bench-resolver measures beside ours
 deps-e2e: ## install the Debian packages that 'make e2e' uses
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(DEPS_E2E)
+
+bench-agent: ## 250 idle pods on a node, and 100 that come and go each second (needs root)
+	go test -run '^$$' -bench . -benchtime 1x -timeout 20m ./cmd/dnsteer-agent
 
 bench: ## what a hook costs, and a query (needs root)
 	go test -run '^$$' -bench . -benchmem ./test/bench
