@@ -19,14 +19,19 @@ func TestUnified(t *testing.T) { story(t, cluster.Unified) }
 // world is a cluster and what the story has made in it so far.
 type world struct {
 	*cluster.Cluster
-	image    string // of dnsteer, an archive
-	loadPods []cluster.Pod
+	bin       string   // directory of dnsteer's binaries
+	conflists []string // of the nodes, before dnsteer
+	loadPods  []cluster.Pod
 }
 
 // story is the life of dnsteer in one cluster, from before its installation to after
 // its end. A step needs those before it, so the first that fails ends it.
 func story(t *testing.T, shape cluster.Shape) {
-	w := &world{Cluster: cluster.New(t, shape, 2), image: buildImage(t, image)}
+	w := &world{Cluster: cluster.New(t, shape, 2), bin: t.TempDir()}
+	goBuild(t, w.bin, "github.com/dnsteer/dnsteer/cmd/...", "github.com/dnsteer/dnsteer/deploy/image")
+	for _, n := range w.Nodes {
+		w.conflists = append(w.conflists, n.Read(conflistPath))
+	}
 	for _, step := range []struct {
 		name string
 		run  func(t *testing.T, w *world)
@@ -37,6 +42,7 @@ func story(t *testing.T, shape cluster.Shape) {
 		{"new pods", newPods},
 		{"left alone", leftAlone},
 		{"cluster DNS", clusterDNS},
+		{"status", status},
 		{"kill", kill},
 		{"stop", stop},
 		{"upgrade", upgrade},
@@ -58,14 +64,12 @@ const (
 	nextImage = "ghcr.io/dnsteer/dnsteer:next"
 )
 
-// buildImage is make image under another name.
-func buildImage(t *testing.T, name string) string {
+// makeImage is make image under another name; it returns the archive.
+func (w *world) makeImage(t *testing.T, name string) string {
 	t.Helper()
-	dir := t.TempDir()
-	goBuild(t, dir, "github.com/dnsteer/dnsteer/cmd/...", "github.com/dnsteer/dnsteer/deploy/image")
-	archive := filepath.Join(dir, "image.tar")
-	out, err := exec.CommandContext(t.Context(), filepath.Join(dir, "image"), "-name", name, "-from", dir, "-o", archive).CombinedOutput()
-	if err != nil {
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(w.bin, "image"), "-name", name, "-from", w.bin, "-o", archive)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make image: %v\n%s", err, out)
 	}
 	return archive

@@ -59,8 +59,9 @@ func before(t *testing.T, w *world) {
 
 // install is the command of the README, and what it does to the nodes.
 func install(t *testing.T, w *world) {
+	archive := w.makeImage(t, image)
 	for _, n := range w.Nodes {
-		n.Load(w.image)
+		n.Load(archive)
 	}
 	w.Kubectl("apply", "-k", overlayDir(t))
 	w.awaitAgents(t)
