@@ -19,6 +19,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 // Queries on one connection are answered as their answers come, not in turn:
@@ -142,13 +144,15 @@ func TestKeepalive(t *testing.T) {
 
 // At the limit an idle connection makes room; where none is idle the new one goes.
 func TestConnectionLimit(t *testing.T) {
-	arrived, release := make(chan struct{}, 4), make(chan struct{})
+	arrived, answers := make(chan struct{}, 4), make(chan struct{})
+	release := sync.OnceFunc(func() { close(answers) })
 	up := upstream(t, nil, func(reply func([]byte), q asked) {
 		arrived <- struct{}{}
-		<-release
+		<-answers
 		reply(respond(t, q.wire, nil, good))
 	})
 	s, addr := start(t, Config{Upstreams: []netip.AddrPort{up.addr}, MaxConns: 2, Resend: patience})
+	defer release()
 	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
 	open := func() net.Conn {
 		conn := connect(t, "tcp", addr)
@@ -159,7 +163,13 @@ func TestConnectionLimit(t *testing.T) {
 	oldest, busy := open(), open()
 	send(t, busy, pack(t, query("a.example.org", dns.TypeA)))
 	<-arrived
-	newest := open()
+	var newest net.Conn
+	testenv.Eventually(t, patience, func() (err error) { // idle is who has its answer, some moments later
+		newest = connect(t, "tcp", addr)
+		send(t, newest, pack(t, query("t.example.org", dns.TypeA)))
+		_, err = readFrame(newest)
+		return err
+	})
 	if _, err := readFrame(oldest); err == nil {
 		t.Error("the idle connection is still there")
 	}
@@ -171,7 +181,7 @@ func TestConnectionLimit(t *testing.T) {
 	if _, err := readFrame(refused); err == nil {
 		t.Error("one more than the limit is served")
 	}
-	close(release)
+	release()
 	for _, conn := range []net.Conn{busy, newest} {
 		wantGood(t, unpack(t, receive(t, conn)))
 	}
