@@ -31,7 +31,7 @@ func TestStatus(t *testing.T) {
 	if out := status(); strings.Contains(out, "agent") {
 		t.Errorf("without an agent: %s", out)
 	}
-	agent := w.start(t, testenv.NewNetNS(t), "-count-leaks")
+	agent := w.start(t, testenv.NewNetNS(t), "-leaks")
 	w.twoPods(t)
 	left := podAttachment(t, testenv.NewNetNS(t), "left", "192.0.2.53")
 	left.Annotations = map[string]string{cluster.Steer: "false"}
