@@ -88,7 +88,7 @@ var (
 	metricDropped     = metric{"dnsteer_resolver_dropped_total", "counter", "Messages that get no answer: answers, and less than a header.", nil}
 	metricUnsent      = metric{"dnsteer_resolver_unsent_total", "counter", "Answers that the kernel did not take.", nil}
 	metricConnections = metric{"dnsteer_resolver_connections", "gauge", "TCP connections of clients.", nil}
-	metricWorking     = metric{"dnsteer_resolver_working", "gauge", "Queries that are being worked on, most of them waiting for an upstream.", nil}
+	metricWaiting     = metric{"dnsteer_resolver_waiting", "gauge", "Queries that wait for an upstream, or for the answer to an identical one.", nil}
 	metricJoins       = metric{"dnsteer_resolver_joins_total", "counter", "Queries that waited for the answer to an identical one.", nil}
 	metricSaved       = metric{"dnsteer_resolver_saved_queries_total", "counter", "Questions that upstreams were spared: names of the table with a search suffix behind them, and names below one that does not exist.", nil}
 	metricNames       = metric{"dnsteer_table_names", "gauge", "Names in the table.", nil}
@@ -106,7 +106,7 @@ var (
 
 func allMetrics() []metric {
 	return []metric{
-		metricQueries, metricDuration, metricDropped, metricUnsent, metricConnections, metricWorking, metricJoins, metricSaved,
+		metricQueries, metricDuration, metricDropped, metricUnsent, metricConnections, metricWaiting, metricJoins, metricSaved,
 		metricNames, metricLayer, metricHidden, metricEntries, metricBytes, metricLookups, metricEvictions, metricPrefetches,
 		metricExchanges, metricLatency, metricRetries,
 	}
@@ -185,7 +185,7 @@ func (c collector) collectCounts(out chan<- prometheus.Metric) {
 	out <- metricDropped.counter(m.dropped.Load())
 	out <- metricUnsent.counter(m.unsent.Load())
 	out <- metricConnections.gauge(int(m.connections.Load()))
-	out <- metricWorking.gauge(len(c.turns))
+	out <- metricWaiting.gauge(len(c.forwards))
 	out <- metricJoins.counter(m.joins.Load())
 	out <- metricSaved.counter(saved)
 	t := c.table.Load()

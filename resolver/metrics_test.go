@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,6 +248,40 @@ func TestConnectionMetric(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Queries wait with a goroutine (over TCP) and without.
+func TestWaitingMetric(t *testing.T) {
+	answers := make(chan struct{})
+	release := sync.OnceFunc(func() { close(answers) })
+	late := func(reply func([]byte), q asked) {
+		<-answers
+		reply(respond(t, q.wire, nil, good))
+	}
+	up := upstream(t, late, late)
+	s, addr := start(t, Config{Upstreams: []netip.AddrPort{up.addr}, Resend: patience})
+	defer release()
+	var conns []net.Conn
+	for _, network := range []string{"udp", "udp", "tcp"} { // the second one joins
+		conn := connect(t, network, addr)
+		send(t, conn, pack(t, query("a.example.org", dns.TypeA)))
+		conns = append(conns, conn)
+	}
+	waiting := func(want float64) {
+		t.Helper()
+		testenv.Eventually(t, patience, func() error {
+			if got := scrape(t, s)["dnsteer_resolver_waiting"]; got != want {
+				return fmt.Errorf("%v queries wait, want %v", got, want)
+			}
+			return nil
+		})
+	}
+	waiting(3)
+	release()
+	for _, conn := range conns {
+		wantGood(t, unpack(t, receive(t, conn)))
+	}
+	waiting(0)
 }
 
 // A full cache says so.
