@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -107,9 +108,7 @@ func kill(t *testing.T, w *world) {
 			t.Fatalf("no agent runs on %s", n.Name)
 		}
 		for _, pid := range pids {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-				t.Fatalf("kill agent: %v", err)
-			}
+			signalAgent(t, pid, unix.SIGKILL)
 		}
 	}
 	w.awaitAgents(t)
@@ -118,14 +117,21 @@ func kill(t *testing.T, w *world) {
 	w.report(t, from, inHand, tableAddr, unknown)
 }
 
+// signalAgent signals a process of the agent's program; a probe may have ended meanwhile,
+// and kubelet ends an agent that hangs.
+func signalAgent(t *testing.T, pid int, s unix.Signal) {
+	t.Helper()
+	if err := unix.Kill(pid, s); err != nil && !errors.Is(err, unix.ESRCH) {
+		t.Fatalf("signal agent: %v", err)
+	}
+}
+
 // stop: agents hang; within the heartbeat all names but the table's are answered.
 func stop(t *testing.T, w *world) {
 	signal := func(s unix.Signal) {
 		for _, n := range w.Nodes {
 			for _, pid := range n.Processes("dnsteer-agent") {
-				if err := unix.Kill(pid, s); err != nil {
-					t.Fatalf("signal agent: %v", err)
-				}
+				signalAgent(t, pid, s)
 			}
 		}
 	}
