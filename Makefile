@@ -56,7 +56,6 @@ kube: ## build etcd and Kubernetes for tests, into .cache/kube (20 minutes once)
 
 test-names: ## sources of names on real API servers (needs make kube)
 	go test $(RACE) -count=1 -timeout 20m ./cmd/internal/names/kube/live
-	go test -count=1 -timeout 10m -tags kube -run 'TestCluster|TestRemoved' ./cmd/dnsteer-agent
 	go test -count=1 -tags kube -run 'TestCluster|TestRemoved' ./cmd/dnsteer-agent
 
 e2e: kube ## dnsteer on a whole Kubernetes (needs root and 'make deps-e2e'), or RUN=TestHybrid alone
