@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,16 +29,7 @@ func BenchmarkServer(b *testing.B) {
 	up := netip.MustParseAddrPort("192.0.2.53:53")
 	testenv.Nameserver(b, server, up, nil)
 	at := netip.MustParseAddrPort("127.0.0.1:15053")
-	cmd := testenv.Command(b, roleServe, at.String(), up.String())
-	cmd.Stderr = os.Stderr
-	if _, err := cmd.StdinPipe(); err != nil {
-		b.Fatal(err)
-	}
-	client.Start(cmd)
-	testenv.Eventually(b, patience, func() (err error) {
-		client.Do(func() { err = Ping(b.Context(), at) })
-		return err
-	})
+	cmd := startServer(b, client, at, up)
 	for _, bench := range []struct{ name, network, qname string }{
 		{"table", "udp", "table.example.org"}, {"cache", "udp", "cached.example.org"},
 		{"table", "tcp", "table.example.org"}, {"cache", "tcp", "cached.example.org"},
@@ -105,4 +97,20 @@ func cpuOf(b *testing.B, pid int) time.Duration {
 		ticks += n
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// startServer serves at an address of a namespace, in a process of its own.
+func startServer(b *testing.B, ns *testenv.NetNS, at, up netip.AddrPort) *exec.Cmd {
+	b.Helper()
+	cmd := testenv.Command(b, roleServe, at.String(), up.String())
+	cmd.Stderr = os.Stderr
+	if _, err := cmd.StdinPipe(); err != nil {
+		b.Fatal(err)
+	}
+	ns.Start(cmd)
+	testenv.Eventually(b, patience, func() (err error) {
+		ns.Do(func() { err = Ping(b.Context(), at) })
+		return err
+	})
+	return cmd
 }

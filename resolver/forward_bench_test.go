@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -40,16 +39,7 @@ func BenchmarkForward(b *testing.B) {
 		<-done
 	})
 	at := netip.MustParseAddrPort("127.0.0.1:15053")
-	cmd := testenv.Command(b, roleServe, at.String(), up.String())
-	cmd.Stderr = os.Stderr
-	if _, err := cmd.StdinPipe(); err != nil {
-		b.Fatal(err)
-	}
-	client.Start(cmd)
-	testenv.Eventually(b, patience, func() (err error) {
-		client.Do(func() { err = Ping(b.Context(), at) })
-		return err
-	})
+	cmd := startServer(b, client, at, up)
 	var to net.Conn
 	client.Do(func() { to = connect(b, "udp", at) })
 	base := uint64(time.Now().UnixNano())

@@ -31,12 +31,7 @@ func TestPlugin(t *testing.T) {
 	defer w.unload(t)
 	pod, server := testenv.NewLink(t)
 	nameserver(t, server, "192.0.2.53")
-	confDir, binDir := filepath.Join(w.dir, "net.d"), filepath.Join(w.dir, "bin")
-	for _, dir := range []string{confDir, binDir} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	confDir, binDir := w.cniDirs(t)
 	if err := os.WriteFile(filepath.Join(binDir, "vendor"), []byte(vendor), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -100,4 +95,16 @@ func TestPlugin(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(binDir, "dnsteer-cni")); !os.IsNotExist(err) {
 		t.Errorf("the binary after all: %v", err)
 	}
+}
+
+// cniDirs makes the node's directories of CNI configurations and of plugins.
+func (w *world) cniDirs(t *testing.T) (confDir, binDir string) {
+	t.Helper()
+	confDir, binDir = filepath.Join(w.dir, "net.d"), filepath.Join(w.dir, "bin")
+	for _, dir := range []string{confDir, binDir} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return confDir, binDir
 }

@@ -38,12 +38,7 @@ func TestUninstall(t *testing.T) {
 	defer w.unload(t)
 	pod, server := testenv.NewLink(t)
 	nameserver(t, server, "192.0.2.53")
-	confDir, binDir := filepath.Join(w.dir, "net.d"), filepath.Join(w.dir, "bin")
-	for _, dir := range []string{confDir, binDir} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	confDir, binDir := w.cniDirs(t)
 	list := filepath.Join(confDir, "10-vendor.conflist")
 	writeFile(t, list, vendorList)
 	routes := localRoutes(t, pod)
