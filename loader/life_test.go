@@ -117,8 +117,11 @@ func runUnprivileged(args []string) int {
 	return 0
 }
 
-// beatUntil renews the heartbeat, on threads for which do is responsible.
+// beatUntil renews the heartbeat, at once and then until stop, on threads for which do is
+// responsible.
 func beatUntil(do func(func()), beat func() error) (stop func()) {
+	renew := func() { _ = beat() } // withdrawn is fine
+	do(renew)
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -129,7 +132,7 @@ func beatUntil(do func(func()), beat func() error) (stop func()) {
 			case <-end:
 				return
 			case <-tick.C:
-				do(func() { _ = beat() }) // withdrawn is fine
+				do(renew)
 			}
 		}
 	}()

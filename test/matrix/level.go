@@ -28,7 +28,7 @@ func levels() []level {
 		// same kind stays.
 		{"quick", notTable + `|^TestTable$/^up$/^host$/^none$|^TestTable$/./^host$/^none$/` + plain + `|^TestTable$/^up$/././` + plain,
 			`^Test(KilledWhile(Loading|Upgrading|Unloading)|GuestsKeepWorking|ExclusiveGuest|UpgradeWithoutGap|ResteerAndReturn|` +
-				`FailedUpgradeRestores|DamagedState|Contention|NameserverLists|Hung|HeartOfManyScopes|LostHeart|Adopt|LoadAndUnloadUnderLoad)$`},
+				`FailedUpgradeRestores|DamagedState|Contention|NameserverLists|Hung|HeartOfManyScopes|Adopt|LoadAndUnloadUnderLoad)$`},
 		// Every shape for root and UID 1337 in every state, and for all in the usual one.
 		{"usual", "", `^TestTable$/^([^u]|u[^p])/^userns$|^TestTable$/^([^u]|u[^p])/^host$/^(gid|before-setuid|seteuid|passed)$`},
 		{"whole", "", ""},
