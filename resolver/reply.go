@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/miekg/dns"
 )
@@ -105,13 +106,11 @@ func (r *Request) wantsOrigin() bool {
 const doBit = 1 << 15
 
 // cut shortens wire, this message without its OPT record, to whole RRsets that
-// fit into limit octets. It sets TC when something was lost that the client needs:
-// the additional section is not (RFC 2181 section 9), but for the glue of a
-// referral (RFC 9471).
+// fit into limit octets. It sets TC when something was lost that the client needs
+// (RFC 2181 section 9).
 func (m *message) cut(wire []byte, limit int) []byte {
 	kept := [3]int{}
 	end := m.question
-	lost := inAnswer
 	for i := 0; i < len(m.records); {
 		last := m.setEnd(i)
 		if m.records[i].typ == dns.TypeOPT {
@@ -122,23 +121,43 @@ func (m *message) cut(wire []byte, limit int) []byte {
 		if m.opt >= 0 && m.opt < i {
 			shift = m.records[m.opt].end - m.records[m.opt].start
 		}
-		lost = m.records[i].section
 		if m.records[last-1].end-shift > limit {
+			if slices.ContainsFunc(m.records[i:], m.isNeeded) {
+				setFlags(wire, m.flags()|bitTC)
+			}
 			break
 		}
 		end = m.records[last-1].end - shift
-		kept[lost] += last - i
+		kept[m.records[i].section] += last - i
 		i = last
 	}
 	wire = wire[:min(end, len(wire))]
 	for section, at := range []int{countAN, countNS, countAR} {
 		setCount(wire, at, kept[section])
 	}
-	referral := m.count(countAN) == 0 && m.count(countNS) > 0 && m.flags()&bitAA == 0
-	if lost != inAdditional || referral {
-		setFlags(wire, m.flags()|bitTC)
-	}
 	return wire
+}
+
+// isNeeded reports whether the client could not do without a record: all but the
+// additional section and, where there is an answer, the nameservers that gave it. The
+// glue of a referral is needed (RFC 9471).
+func (m *message) isNeeded(r record) bool {
+	switch r.section {
+	case inAnswer:
+		return true
+	case inAuthority:
+		return !m.isAnswered() || r.typ != dns.TypeNS && r.typ != dns.TypeRRSIG
+	}
+	referral := m.count(countAN) == 0 && m.count(countNS) > 0 && m.flags()&bitAA == 0
+	return referral && r.typ != dns.TypeOPT
+}
+
+// isAnswered reports whether there are records of the type that was asked for, and
+// not an alias alone.
+func (m *message) isAnswered() bool {
+	return slices.ContainsFunc(m.records, func(r record) bool {
+		return r.section == inAnswer && (r.typ == m.qtype || m.qtype == dns.TypeANY)
+	})
 }
 
 // setEnd returns the index behind the RRset that begins at record i, its

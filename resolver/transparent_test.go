@@ -238,6 +238,7 @@ func TestCut(t *testing.T) {
 	}
 	a1, a2, b1 := rr("a.example.org. 5 IN A 192.0.2.1"), rr("a.example.org. 5 IN A 192.0.2.2"), rr("b.example.org. 5 IN A 192.0.2.3")
 	ns, glue := rr("example.org. 5 IN NS b.example.org."), rr("b.example.org. 5 IN A 192.0.2.3")
+	alias, proof := rr("a.example.org. 5 IN CNAME a.sub.example.org."), rr("example.org. 5 IN NSEC b.example.org. NS")
 	for _, tc := range []struct {
 		name                  string
 		answer, auth, extra   []dns.RR
@@ -249,8 +250,10 @@ func TestCut(t *testing.T) {
 		{"half an RRset is none", []dns.RR{a1, a2}, nil, nil, 1, 0, 0, true},
 		{"the RRsets before stay", []dns.RR{a1, a2, b1}, nil, nil, 1, 2, 0, true},
 		{"additional is optional", []dns.RR{a1}, nil, []dns.RR{b1}, 1, 1, 0, false},
-		{"authority is not", []dns.RR{a1}, []dns.RR{ns}, nil, 1, 1, 0, true},
-		{"glue is not", nil, []dns.RR{ns}, []dns.RR{glue}, 1, 0, 0, true},
+		{"so are the servers of an answer", []dns.RR{a1}, []dns.RR{ns}, nil, 1, 1, 0, false},
+		{"a proof behind them is not", []dns.RR{a1}, []dns.RR{ns, proof}, nil, len(pack(t, &dns.Msg{Ns: []dns.RR{ns, proof}})) - headerLen, 1, 0, true},
+		{"nor is where an alias goes on", []dns.RR{alias}, []dns.RR{ns}, nil, 1, 1, 0, true},
+		{"nor is glue", nil, []dns.RR{ns}, []dns.RR{glue}, 1, 0, 0, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := query("a.example.org", dns.TypeA)
