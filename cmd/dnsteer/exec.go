@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,19 +27,19 @@ const execPorts = 1024
 const deathTimeout = 5 * time.Second
 
 func execCommand(ctx context.Context, e env, args []string) error {
-	fs := newFlags("exec")
+	flags := newFlags("exec")
 	h := &host{stderr: e.stderr}
-	h.settings.add(fs)
-	user := fs.String("user", "", "run CMD as this `user` or UID (default: who called sudo, or the caller)")
-	if err := parse(e, fs, args, true); err != nil {
+	h.settings.add(flags)
+	user := flags.String("user", "", "run CMD as this `user` or UID (default: who called sudo, or the caller)")
+	if err := parse(e, flags, args, true); err != nil {
 		return err
 	}
-	if fs.NArg() == 0 {
+	if flags.NArg() == 0 {
 		return usageError{"exec: no command: dnsteer exec [flags] -- CMD [ARG...]", "exec"}
 	}
-	path, err := exec.LookPath(fs.Arg(0))
+	path, err := exec.LookPath(flags.Arg(0))
 	if err != nil {
-		return fmt.Errorf("run %q: %w", fs.Arg(0), err)
+		return cannotRun{flags.Arg(0), err}
 	}
 	if err := needRoot(); err != nil {
 		return err
@@ -47,7 +48,7 @@ func execCommand(ctx context.Context, e env, args []string) error {
 	if err != nil {
 		return err
 	}
-	return h.exec(ctx, path, fs.Args(), as)
+	return h.exec(ctx, path, flags.Args(), as)
 }
 
 // exec runs one command from the first cgroup to the last. Whatever was made is gone
@@ -119,7 +120,7 @@ func runCommandIn(cgroup *commandCgroup, path string, args []string, as identity
 		Credential: as.credential,
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("run %q: %w", path, err)
+		return cannotRun{path, err}
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -179,6 +180,23 @@ func endedAs(cmd *exec.Cmd, err error) error {
 		return killedBy(status.Signal())
 	}
 	return exitCode(exit.ExitCode())
+}
+
+// cannotRun is why CMD did not start.
+type cannotRun struct {
+	command string
+	error
+}
+
+func (c cannotRun) Error() string { return fmt.Sprintf("run %q: %v", c.command, c.error) }
+func (c cannotRun) Unwrap() error { return c.error }
+
+// code is what env(1) and shells end with.
+func (c cannotRun) code() int {
+	if errors.Is(c.error, exec.ErrNotFound) || errors.Is(c.error, fs.ErrNotExist) {
+		return exitNotFound
+	}
+	return exitCannotRun
 }
 
 // killedBy makes dnsteer end by the signal that ended CMD, once all is cleaned up: the

@@ -66,7 +66,7 @@ func leaksCommand(ctx context.Context, e env, args []string) error {
 	fs := newFlags("leaks")
 	cgroup := fs.String("cgroup", "", "`directory` of the cgroup whose datapath is watched (default every one that is loaded)")
 	bpffs := fs.String("bpffs", loader.DefaultBPFFS, "BPF filesystem that holds the pins: its mount `point`")
-	period := fs.Duration("for", 0, "end after this `time`, such as 10s or 5m (default at Ctrl-C)")
+	period := fs.Duration("for", 0, "end after this `time`, such as 10s or 5m; 0s is at Ctrl-C")
 	asJSON := fs.Bool("json", false, "print a line of JSON for each kind of leak, and one with the totals")
 	if err := parse(e, fs, args, false); err != nil {
 		return err

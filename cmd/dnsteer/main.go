@@ -37,6 +37,10 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+
+	// exec, when CMD does not start.
+	exitCannotRun = 126
+	exitNotFound  = 127
 )
 
 // command is one word of the command line. Nouns change nothing, verbs do.
@@ -110,6 +114,10 @@ func report(e env, err error) int {
 	}
 	if hint := hintFor(err); hint != "" {
 		fmt.Fprintf(e.stderr, "dnsteer: hint: %s\n", hint)
+	}
+	var notRun cannotRun
+	if errors.As(err, &notRun) {
+		return notRun.code()
 	}
 	return exitFailed
 }

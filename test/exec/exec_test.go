@@ -4,7 +4,9 @@ package exec
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,7 +38,9 @@ func TestEnd(t *testing.T) {
 		// Limit: Go's runtime cannot die of these. The code is what a shell shows.
 		{name: "SIGSEGV", argv: []string{"sh", "-c", "kill -SEGV $$"}, code: 128 + 11},
 		{name: "SIGABRT", argv: []string{"sh", "-c", "kill -ABRT $$"}, code: 128 + 6},
-		{name: "no such command", argv: []string{"no-such-command"}, code: 1},
+		{name: "no such command", argv: []string{"no-such-command"}, code: 127},
+		{name: "no program", argv: []string{"/etc/passwd"}, code: 126},
+		{name: "no interpreter", argv: []string{script(t, "#!/no-such-interpreter\n")}, code: 127},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cmd := p.Command(t, append([]string{"exec", "--"}, tc.argv...)...)
@@ -52,6 +56,16 @@ func TestEnd(t *testing.T) {
 			dnsteer.AssertGone(t, p, "")
 		})
 	}
+}
+
+// script makes an executable file.
+func script(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // TestSignals sends signals to dnsteer alone, with no terminal: CMD gets them.
