@@ -58,7 +58,7 @@ type race struct {
 	tries    []*try
 	pending  int
 	failures []attempt
-	refusal  *attempt // an answer, but one that another server may better
+	refusals []attempt // answers that another server may better
 }
 
 // begin lets a race run until the returned function is called.
@@ -113,7 +113,8 @@ func (r *race) run() (*Response, error) {
 	for r.pending > 0 {
 		if a, ok := r.next(); ok {
 			r.pending--
-			if a.err == nil && !isRefusal(a.reply) {
+			if a.err == nil && !isPoor(a.reply) {
+				r.better()
 				return a.response(), nil
 			}
 			r.note(a)
@@ -131,8 +132,8 @@ func (r *race) run() (*Response, error) {
 			if !time.Now().Before(r.deadline) {
 				return r.end()
 			}
-			if r.refusal != nil && len(r.tries) >= len(r.peers) {
-				return r.refusal.response(), nil
+			if len(r.refusals) > 0 && len(r.tries) >= len(r.peers) {
+				return r.refusals[0].response(), nil
 			}
 			r.overdue()
 			timer.Reset(r.untilNext())
@@ -146,7 +147,7 @@ func (r *race) run() (*Response, error) {
 // untilNext is how long to wait for what is on its way.
 func (r *race) untilNext() time.Duration {
 	left := time.Until(r.deadline)
-	if len(r.tries) >= r.pace.attempts*len(r.peers) && r.refusal == nil {
+	if len(r.tries) >= r.pace.attempts*len(r.peers) && len(r.refusals) == 0 {
 		return left
 	}
 	wait := r.pace.resend
@@ -167,7 +168,7 @@ func (r *race) overdue() {
 		last := r.tries[n-1]
 		silent := time.Since(last.start) >= r.pace.resend
 		if silent && !last.done.Load() {
-			last.peer.silentFor(r.req.msg.name)
+			last.peer.owes(r.req.msg.name)
 		}
 		// A probe of a dead server is no hedge: the query is meant for the next.
 		if !silent && n < len(r.peers) && !last.peer.isDead() && !r.req.scope.hedges.pay() {
@@ -208,10 +209,20 @@ func (r *race) launch() {
 func (r *race) note(a attempt) {
 	if a.err != nil {
 		r.failures = append(r.failures, a)
-	} else if r.refusal == nil {
-		r.refusal = &a
+	} else {
+		r.refusals = append(r.refusals, a)
 	}
 }
+
+// better notes that a server has the answer that others refused.
+func (r *race) better() {
+	for _, a := range r.refusals {
+		a.upstream.owes(r.req.msg.name)
+	}
+}
+
+// isPoor reports an answer that another server may better.
+func isPoor(m *message) bool { return isRefusal(m) || isLame(m) }
 
 // isRefusal reports an answer that says more about its server than about the name.
 func isRefusal(m *message) bool {
@@ -219,10 +230,28 @@ func isRefusal(m *message) bool {
 	return m.opcode() == dns.OpcodeQuery && (rcode == dns.RcodeServerFailure || rcode == dns.RcodeRefused)
 }
 
+// isLame reports a referral where recursion was asked for: its server is not the one to
+// ask. The resolver of the C library goes on to the next one too.
+func isLame(m *message) bool {
+	if m.flags()&(bitAA|bitRD|bitRA) != bitRD || m.opcode() != dns.OpcodeQuery || m.rcode() != dns.RcodeSuccess || m.count(countAN) > 0 {
+		return false
+	}
+	refers := false
+	for _, r := range m.records {
+		if r.section == inAuthority {
+			refers = refers || r.typ == dns.TypeNS
+			if r.typ == dns.TypeSOA {
+				return false // NODATA, RFC 2308 section 2.2
+			}
+		}
+	}
+	return refers
+}
+
 // end is the answer when no try brought a good one.
 func (r *race) end() (*Response, error) {
-	if r.refusal != nil {
-		return r.refusal.response(), nil
+	if len(r.refusals) > 0 {
+		return r.refusals[0].response(), nil
 	}
 	var words []string
 	ede := dns.ExtendedErrorCodeNetworkError

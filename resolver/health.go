@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// enoughSilent names without an answer, and no answer in between, are a dead
-	// server. One name alone may be what a server cannot answer.
-	enoughSilent = 3
+	// enoughOwed names without an answer, and no answer in between, are a dead server.
+	// One name alone may be what a server cannot answer.
+	enoughOwed = 3
 	// firstBackOff and maxBackOff bound how long a dead server is asked last. Then one
-	// query finds out whether it is back.
+	// query finds out whether it is back, later each time.
 	firstBackOff, maxBackOff = time.Second, 30 * time.Second
 	// halfLife is how fast a measurement loses its weight: a server that was slow is
 	// tried again.
@@ -38,18 +38,20 @@ type health struct {
 	// RFC 6298 section 2 has them; zero means that none has come.
 	usual, spread time.Duration
 	measured      time.Time
-	silent        []wireName // names that it owes an answer, each once
+	owed          []wireName // names that it owes an answer, each once
 	backOff       time.Duration
 	until         time.Time // it is asked last until then
 }
 
-// learn notes the outcome of a try.
+// learn notes the outcome of a try. A poor answer says nothing yet: the name may
+// deserve it.
 func (p *peer) learn(a attempt) {
-	if a.err == nil {
+	switch {
+	case a.err != nil:
+		p.failed(a.err)
+	case !isPoor(a.reply):
 		p.answered(a.took)
-		return
 	}
-	p.failed(a.err)
 }
 
 // answered notes that the peer lives, and how long it took.
@@ -64,7 +66,7 @@ func (p *peer) answered(took time.Duration) {
 		h.usual += (took - h.usual) / 8
 	}
 	h.measured = time.Now()
-	h.silent, h.backOff, h.until = nil, 0, time.Time{}
+	h.owed, h.backOff, h.until = nil, 0, time.Time{}
 }
 
 // late notes that another one was faster: an answer takes that long at least.
@@ -77,15 +79,16 @@ func (p *peer) late(waited time.Duration) {
 	}
 }
 
-// silentFor notes that a name got no answer in time.
-func (p *peer) silentFor(name wireName) {
+// owes notes that a name got no answer in time, or a poor one where another server had
+// a good one.
+func (p *peer) owes(name wireName) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.health
-	if !slices.Contains(h.silent, name) {
-		h.silent = append(h.silent, name)
+	if !slices.Contains(h.owed, name) {
+		h.owed = append(h.owed, name)
 	}
-	if len(h.silent) >= enoughSilent {
+	if len(h.owed) >= enoughOwed {
 		h.rest(time.Now())
 	}
 }
@@ -101,14 +104,13 @@ func (p *peer) failed(err error) {
 	p.health.rest(time.Now())
 }
 
-// rest backs off, longer each time; failures of queries that were on their way
-// together count once.
+// rest backs off; failures of queries that were on their way together count once.
 func (h *health) rest(now time.Time) {
-	if now.Before(h.until) {
+	if h.owed = nil; now.Before(h.until) {
 		return
 	}
 	h.backOff = min(max(2*h.backOff, firstBackOff), maxBackOff)
-	h.until, h.silent = now.Add(h.backOff), nil
+	h.until = now.Add(h.backOff)
 }
 
 // standing is where a peer stands among others.
@@ -120,13 +122,12 @@ type standing struct {
 }
 
 // asks notes that a query goes out. If it is to find out whether the peer is back, the
-// others do not.
+// others do not, and the next one comes later.
 func (p *peer) asks() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	h := &p.health
-	if now := time.Now(); h.backOff > 0 && !now.Before(h.until) {
-		h.until = now.Add(h.backOff)
+	if h := &p.health; h.backOff > 0 {
+		h.rest(time.Now())
 	}
 }
 

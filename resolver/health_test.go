@@ -69,19 +69,19 @@ func TestChoice(t *testing.T) {
 		}, "123"},
 		{"one name, again and again", func(l []*peer) {
 			for range 100 {
-				l[0].silentFor(names[0])
+				l[0].owes(names[0])
 			}
 		}, "123"},
 		{"three names", func(l []*peer) {
 			for _, name := range names {
-				l[0].silentFor(name)
+				l[0].owes(name)
 			}
 		}, "231"},
 		{"three names, and an answer between", func(l []*peer) {
-			l[0].silentFor(names[0])
-			l[0].silentFor(names[1])
+			l[0].owes(names[0])
+			l[0].owes(names[1])
 			l[0].answered(time.Millisecond)
-			l[0].silentFor(names[2])
+			l[0].owes(names[2])
 		}, "123"},
 		{"nobody is there", func(l []*peer) { l[0].failed(refused) }, "231"},
 		{"a connection that ends says nothing", func(l []*peer) { l[0].failed(errClosed) }, "123"},
@@ -98,10 +98,16 @@ func TestChoice(t *testing.T) {
 			l[0].failed(refused)
 			pass(firstBackOff)
 			l[0].asks()
-			pass(firstBackOff)
 			l[0].failed(refused)
 			pass(firstBackOff)
 		}, "231"},
+		{"but for certain", func(l []*peer) {
+			l[0].failed(refused)
+			pass(firstBackOff)
+			l[0].asks()
+			l[0].failed(refused)
+			pass(2 * firstBackOff)
+		}, "123"},
 		{"it is back", func(l []*peer) {
 			l[0].failed(refused)
 			l[0].answered(time.Millisecond)
@@ -278,7 +284,7 @@ func TestDeadServerIsLeft(t *testing.T) {
 		cfg.Resend = patience
 		s, addr := start(t, cfg)
 		for _, name := range []wireName{"\x01x\x00", "\x01y\x00", "\x01z\x00"} {
-			s.own.peer(silent.addr).silentFor(name)
+			s.own.peer(silent.addr).owes(name)
 		}
 		wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))
 		if n := len(silent.queries()); n != 0 {

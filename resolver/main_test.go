@@ -213,6 +213,7 @@ type asked struct {
 	network string
 	from    netip.AddrPort
 	wire    []byte
+	conn    *net.TCPConn // nil over UDP
 }
 
 // script answers one query: it gets the socket's way back and the query.
@@ -255,7 +256,7 @@ func (n *nameserver) serveUDP(conn *net.UDPConn, answer script) {
 		if err != nil {
 			return
 		}
-		q := asked{"udp", from, slices.Clone(buf[:size])}
+		q := asked{network: "udp", from: from, wire: slices.Clone(buf[:size])}
 		n.note(q)
 		if answer != nil {
 			answer(func(wire []byte) { _, _ = conn.WriteToUDPAddrPort(wire, from) }, q)
@@ -278,7 +279,7 @@ func (n *nameserver) serveTCP(l *net.TCPListener, answer script) {
 			if err != nil {
 				return
 			}
-			q := asked{"tcp", conn.RemoteAddr().(*net.TCPAddr).AddrPort(), wire}
+			q := asked{network: "tcp", from: conn.RemoteAddr().(*net.TCPAddr).AddrPort(), wire: wire, conn: conn}
 			n.note(q)
 			if answer == nil {
 				_, _ = readFrame(conn) // silent: until the other side gives up

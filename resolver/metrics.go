@@ -99,7 +99,7 @@ var (
 	metricLookups     = metric{"dnsteer_cache_lookups_total", "counter", "Look-ups in the cache, by what was found: an answer, one that has expired but serves, nothing that serves.", []string{"result"}}
 	metricEvictions   = metric{"dnsteer_cache_evictions_total", "counter", "Entries that made room for others.", nil}
 	metricPrefetches  = metric{"dnsteer_cache_prefetches_total", "counter", "Answers that were fetched again before they expired, because they are in use.", nil}
-	metricExchanges   = metric{"dnsteer_upstream_exchanges_total", "counter", "Exchanges with upstreams, by outcome; refusal is SERVFAIL or REFUSED.", []string{"protocol", "result"}}
+	metricExchanges   = metric{"dnsteer_upstream_exchanges_total", "counter", "Exchanges with upstreams, by outcome; refusal is SERVFAIL, REFUSED or a referral.", []string{"protocol", "result"}}
 	metricLatency     = metric{"dnsteer_upstream_exchange_duration_seconds", "histogram", "Time from asking an upstream to its answer.", []string{"protocol"}}
 	metricRetries     = metric{"dnsteer_upstream_retries_total", "counter", "Questions asked again, by reason: silence, failure of another upstream, truncation, no EDNS.", []string{"kind"}}
 )

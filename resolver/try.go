@@ -143,7 +143,7 @@ func (r *race) take(t *try, reply *message, err error) {
 
 func (a *attempt) outcome() outcome {
 	switch {
-	case a.err == nil && isRefusal(a.reply):
+	case a.err == nil && isPoor(a.reply):
 		return outcomeRefusal
 	case a.err == nil:
 		return outcomeAnswer

@@ -50,68 +50,6 @@ func bigTXT(n int) []string {
 	return records
 }
 
-// What upstreams do wrong, and that the client has its answer all the same.
-// RFC 5452 section 9 for the replies that do not match.
-func TestMisbehavingUpstream(t *testing.T) {
-	answer := with(t, nil, good)
-	lie := func(change func([]byte) []byte) script {
-		return func(reply func([]byte), q asked) {
-			bad := respond(t, q.wire, nil, "a.example.org. 5 IN A 203.0.113.66")
-			reply(change(bad))
-			answer(reply, q)
-		}
-	}
-	for _, tc := range []struct {
-		name     string
-		udp, tcp script
-	}{
-		{"honest", answer, nil},
-		{"wrong ID first", lie(func(w []byte) []byte { w[0] ^= 1; return w }), nil},
-		{"wrong question first", lie(func(w []byte) []byte { w[headerLen+1] = 'z'; return w }), nil},
-		{"wrong type first", lie(func(w []byte) []byte { w[headerLen+len("\x01a\x07example\x03org\x00")+1] = 28; return w }), nil},
-		{"query reflected first", lie(func(w []byte) []byte { w[2] &^= 0x80; return w }), nil},
-		{"other operation first", lie(func(w []byte) []byte { w[2] |= 4 << 3; return w }), nil},
-		{"no question first", lie(func(w []byte) []byte { return append(w[:headerLen:headerLen], make([]byte, 9)...) }), nil},
-		{"garbage first", lie(func([]byte) []byte { return []byte("garbage") }), nil},
-		{"question in another case", with(t, func(m *dns.Msg) { m.Question[0].Name = "A.eXAMPLE.org." }, good), nil},
-		{"first copy lost", loseFirst(answer), nil},
-		{"slower than the resend", func(reply func([]byte), q asked) {
-			if q.network == "udp" {
-				time.AfterFunc(200*time.Millisecond, func() { answer(reply, q) })
-			}
-		}, nil},
-		{"truncated, then TCP", with(t, func(m *dns.Msg) { m.Truncated = true; m.Answer = nil }), answer},
-		{"damaged, then TCP", func(reply func([]byte), q asked) {
-			w := respond(t, q.wire, nil, good)
-			reply(w[:len(w)-2])
-		}, answer},
-		{"cut inside a record with TC, then TCP", func(reply func([]byte), q asked) {
-			w := respond(t, q.wire, func(m *dns.Msg) { m.Truncated = true }, good)
-			reply(w[:len(w)-2])
-		}, answer},
-	} {
-		bothWays(t, tc.name, func(t *testing.T, start starter) {
-			up := upstream(t, tc.udp, tc.tcp)
-			_, addr := start(t, quick(up.addr))
-			got := exchange(t, "udp", addr, query("a.example.org", dns.TypeA))
-			wantGood(t, got)
-			if got.Question[0].Name != "a.example.org." {
-				t.Errorf("question came back as %q", got.Question[0].Name)
-			}
-		})
-	}
-}
-
-// loseFirst loses every second copy, beginning with the first.
-func loseFirst(answer script) script {
-	lost := false
-	return func(reply func([]byte), q asked) {
-		if lost = !lost; !lost {
-			answer(reply, q)
-		}
-	}
-}
-
 // A reply from another address than the one that was asked is not even read.
 func TestSpoofedSource(t *testing.T) {
 	spoofer, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -128,50 +66,6 @@ func TestSpoofedSource(t *testing.T) {
 	}, nil)
 	_, addr := start(t, quick(up.addr))
 	wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))
-}
-
-// What cannot be helped is SERVFAIL with the reason in words (RFC 8914).
-func TestUpstreamFailures(t *testing.T) {
-	reset := func(_ func([]byte), _ asked) {}
-	for _, tc := range []struct {
-		name    string
-		network string
-		up      func(t *testing.T) netip.AddrPort
-		code    uint16
-		text    string
-	}{
-		{"down", "udp", func(t *testing.T) netip.AddrPort { return closedPort(t) },
-			dns.ExtendedErrorCodeNetworkError, "upstream %s: connection refused"},
-		{"down over TCP", "tcp", func(t *testing.T) netip.AddrPort { return closedPort(t) },
-			dns.ExtendedErrorCodeNetworkError, "upstream %s: connection refused"},
-		{"silent", "udp", func(t *testing.T) netip.AddrPort { return upstream(t, nil, nil).addr },
-			dns.ExtendedErrorCodeNoReachableAuthority, "upstream %s timed out after 3 tries"},
-		{"silent over TCP", "tcp", func(t *testing.T) netip.AddrPort { return upstream(t, nil, nil).addr },
-			dns.ExtendedErrorCodeNoReachableAuthority, "upstream %s timed out after 3 tries"},
-		{"lies only", "udp", func(t *testing.T) netip.AddrPort {
-			return upstream(t, func(reply func([]byte), q asked) { q.wire[0] ^= 1; reply(respond(t, q.wire, nil, good)) }, nil).addr
-		}, dns.ExtendedErrorCodeNoReachableAuthority, "upstream %s timed out after 3 tries"},
-		{"connection closed", "tcp", func(t *testing.T) netip.AddrPort { return upstream(t, nil, reset).addr },
-			dns.ExtendedErrorCodeNetworkError, "upstream %s: closed the connection without an answer"},
-		{"damaged everywhere", "udp", func(t *testing.T) netip.AddrPort {
-			broken := func(reply func([]byte), q asked) {
-				w := respond(t, q.wire, nil, good)
-				reply(w[:len(w)-2])
-			}
-			return upstream(t, broken, broken).addr
-		}, dns.ExtendedErrorCodeNetworkError, "upstream %s: malformed answer: message ends inside a record"},
-	} {
-		bothWays(t, tc.name, func(t *testing.T, start starter) {
-			up := tc.up(t)
-			_, addr := start(t, hasty(up))
-			got := exchange(t, tc.network, addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
-			code, text := ede(got)
-			want := strings.ReplaceAll(tc.text, "%s", up.String())
-			if got.Rcode != dns.RcodeServerFailure || code != int(tc.code) || text != want {
-				t.Errorf("got %s, EDE %d %q; want SERVFAIL, %d %q", dns.RcodeToString[got.Rcode], code, text, tc.code, want)
-			}
-		})
-	}
 }
 
 // The client hears of the failure before its own five seconds are over.
@@ -222,27 +116,6 @@ func TestFailover(t *testing.T) {
 			t.Errorf("the second upstream got %d queries", n)
 		}
 	})
-}
-
-// A server that does not know EDNS answers FORMERR or NOTIMP (RFC 6891 section 7).
-func TestUpstreamWithoutEDNS(t *testing.T) {
-	for _, rcode := range []int{dns.RcodeFormatError, dns.RcodeNotImplemented} {
-		up := upstream(t, func(reply func([]byte), q asked) {
-			if unpack(t, q.wire).IsEdns0() != nil {
-				head := bytes.Clone(q.wire[:headerLen])
-				head[2], head[3], head[5], head[11] = 0x80, byte(rcode), 0, 0
-				reply(head)
-				return
-			}
-			reply(respond(t, q.wire, nil, good))
-		}, nil)
-		_, addr := start(t, quick(up.addr))
-		got := exchange(t, "udp", addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
-		wantGood(t, got)
-		if got.IsEdns0() == nil {
-			t.Error("no OPT in the reply to a query with one")
-		}
-	}
 }
 
 // A refusal without question goes back with the client's question.
