@@ -92,20 +92,6 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// waits returns when the agent has opened what it waits for.
-func (w *world) waits(t testing.TB, p *process) {
-	t.Helper()
-	testenv.Eventually(t, patience, func() error {
-		open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
-		for _, path := range open {
-			if target, _ := os.Readlink(path); target == filepath.Join(w.socket()+".d", "lock") {
-				return nil
-			}
-		}
-		return fmt.Errorf("it does not wait: %v", err)
-	})
-}
-
 // What is remembered is a hint: damaged files, and pods that are others now.
 func TestStore(t *testing.T) {
 	s := store{filepath.Join(t.TempDir(), "state")}

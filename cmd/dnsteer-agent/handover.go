@@ -89,6 +89,7 @@ type door struct {
 	listener *net.UnixListener
 	lock     *os.File
 	plugins  *pluginSocket
+	mark     func(relieved bool) error // for this instance, should it be started again
 }
 
 // open hands over to whoever comes, until one has taken over or ctx ends. It returns
@@ -138,7 +139,7 @@ func (d *door) handOver(c *handover.Conn, stop func() bool) error {
 	defer d.agent.turn.Unlock()
 	if err := d.give(c, m.Word == wordEnd, stop); err != nil {
 		d.agent.reclaim()
-		return errors.Join(err, d.plugins.resume())
+		return errors.Join(err, d.mark(false), d.plugins.resume())
 	}
 	return nil
 }
@@ -163,6 +164,9 @@ func (d *door) give(c *handover.Conn, end bool, stop func() bool) error {
 	defer socket.Close()
 	if !stop() {
 		return context.Canceled
+	}
+	if err := d.mark(true); err != nil {
+		d.agent.log.Warn("if this process is started again it will ask to run", "err", err)
 	}
 	if err := c.Send(message{Word: wordYours}, answerTimeout, d.lock, socket); err != nil {
 		return err

@@ -20,6 +20,9 @@ import (
 func (s *settings) run(ctx context.Context, log *slog.Logger) error {
 	defer func() { _ = s.setRelieved(false) }()
 	ask := !s.isRelieved()
+	if !ask {
+		log.Info("started again after it was relieved: no agent is asked to hand over")
+	}
 	for ctx.Err() == nil {
 		c, err := s.acquire(ctx, ask, log)
 		if ctx.Err() != nil {
@@ -38,9 +41,6 @@ func (s *settings) run(ctx context.Context, log *slog.Logger) error {
 			return err
 		}
 		log.Info("handed over; waiting, should the next agent end")
-		if err := s.setRelieved(true); err != nil {
-			log.Warn("if this process is started again it will ask to run", "err", err)
-		}
 		ask = false
 	}
 	return nil
@@ -242,6 +242,6 @@ func (t *tenure) hold(ctx, working context.Context) (relieved bool, err error) {
 		})
 	}
 	t.log.Info("serving", "cgroup", t.opts.Cgroup, "socket", t.socket)
-	d := &door{agent: t.agent, listener: l, lock: t.lock, plugins: t.plugins}
+	d := &door{agent: t.agent, listener: l, lock: t.lock, plugins: t.plugins, mark: t.setRelieved}
 	return d.open(ctx), nil
 }
