@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -85,7 +83,7 @@ func newDifferential(t *testing.T) *differential {
 		d.owners = append(d.owners, ownersOf(t, origin, text)...)
 		zones[origin] = signed(t, origin, text)
 	}
-	d.startNSD(t, server, zones)
+	testenv.NSD(t, server, []netip.AddrPort{d.direct}, zones)
 	cmd := testenv.Command(t, roleServe, d.resolver.String(), d.direct.String())
 	cmd.Stderr = os.Stderr
 	if _, err := cmd.StdinPipe(); err != nil {
@@ -137,44 +135,6 @@ func ownersOf(t *testing.T, origin, text string) []string {
 		t.Fatal(err)
 	}
 	return names
-}
-
-// startNSD is testenv.NSD without the limit of 200 answers a second, which NSD keeps
-// by dropping them.
-func (d *differential) startNSD(t *testing.T, server *testenv.NetNS, zones map[string]string) {
-	t.Helper()
-	dir := t.TempDir()
-	conf := fmt.Sprintf(`server:
-  username: ""
-  chroot: ""
-  pidfile: ""
-  database: ""
-  server-count: 1
-  rrl-ratelimit: 0
-  zonesdir: %q
-  zonelistfile: %q
-  xfrdfile: %q
-  xfrdir: %q
-  ip-address: %s@%d
-remote-control:
-  control-enable: no
-`, dir, filepath.Join(dir, "zone.list"), filepath.Join(dir, "xfrd.state"), dir, d.direct.Addr(), d.direct.Port())
-	files := make(map[string]string)
-	for origin, text := range zones {
-		files[origin+"zone"] = text
-		conf += fmt.Sprintf("zone:\n  name: %q\n  zonefile: %q\n", origin, origin+"zone")
-	}
-	files["nsd.conf"] = conf
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	server.Start(exec.Command(testenv.Binary(t, "nsd", "nsd"), "-d", "-c", filepath.Join(dir, "nsd.conf")))
-	testenv.Eventually(t, patience, func() (err error) {
-		d.client.Do(func() { _, _, err = new(dns.Client).Exchange(query("example.org", dns.TypeSOA), d.direct.String()) })
-		return err
-	})
 }
 
 // ask is one question as stubs ask it: over UDP, and after TC over TCP. The sockets

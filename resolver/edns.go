@@ -29,6 +29,7 @@ type edns struct {
 	version  uint8
 	flags    uint16 // DO and what is yet to be defined
 	options  []option
+	cookie   []byte // of ours to an upstream, which goes with them; nil for none
 }
 
 type option struct {
@@ -57,6 +58,24 @@ func (m *message) edns() (*edns, error) {
 		data = data[n:]
 	}
 	return e, nil
+}
+
+// option finds one option in the OPT record of a message, and nothing in a damaged one.
+func (m *message) option(code uint16) ([]byte, bool) {
+	if m.opt < 0 {
+		return nil, false
+	}
+	for data := m.wire[m.records[m.opt].data:m.records[m.opt].end]; len(data) >= 4; {
+		n := 4 + int(binary.BigEndian.Uint16(data[2:]))
+		if n > len(data) {
+			break
+		}
+		if binary.BigEndian.Uint16(data) == code {
+			return data[4:n], true
+		}
+		data = data[n:]
+	}
+	return nil, false
 }
 
 // appendTo puts the record behind a message; the caller counts it.
@@ -111,6 +130,15 @@ func (e *edns) passed() []option {
 	return kept
 }
 
+// onward are the options of a query to an upstream.
+func (e *edns) onward() []option {
+	options := e.passed()
+	if e.cookie != nil {
+		options = append(options, option{dns.EDNS0COOKIE, e.cookie})
+	}
+	return options
+}
+
 func isHopByHop(code uint16) bool {
 	switch code {
 	case dns.EDNS0COOKIE, dns.EDNS0TCPKEEPALIVE, dns.EDNS0PADDING, optOrigin:
@@ -126,7 +154,7 @@ func (e *edns) check(tcp bool) error {
 		return &failure{rcode: dns.RcodeBadVers, ede: dns.ExtendedErrorCodeNotSupported, text: "EDNS version above 0"}
 	}
 	if o, ok := e.option(dns.EDNS0COOKIE); ok {
-		if n := len(o.data); n != 8 && (n < 16 || n > 40) {
+		if !isCookie(len(o.data)) {
 			return formErr("cookie of a wrong length") // RFC 7873 section 5.2.2
 		}
 	}

@@ -60,11 +60,12 @@ const (
 	retryFailover              // an error, SERVFAIL or REFUSED of another upstream
 	retryTCP                   // a truncated or damaged answer by UDP
 	retryEDNS                  // an upstream that knows no EDNS
+	retryCookie                // a cookie that an upstream does not take, or does not send
 	retryCount
 )
 
 func (r retry) String() string {
-	return [retryCount]string{"resend", "failover", "tcp", "edns"}[r]
+	return [retryCount]string{"resend", "failover", "tcp", "edns", "cookie"}[r]
 }
 
 // exchanged notes one exchange with an upstream.
@@ -101,7 +102,7 @@ var (
 	metricPrefetches  = metric{"dnsteer_cache_prefetches_total", "counter", "Answers that were fetched again before they expired, because they are in use.", nil}
 	metricExchanges   = metric{"dnsteer_upstream_exchanges_total", "counter", "Exchanges with upstreams, by outcome; refusal is SERVFAIL, REFUSED or a referral.", []string{"protocol", "result"}}
 	metricLatency     = metric{"dnsteer_upstream_exchange_duration_seconds", "histogram", "Time from asking an upstream to its answer.", []string{"protocol"}}
-	metricRetries     = metric{"dnsteer_upstream_retries_total", "counter", "Questions asked again, by reason: silence, failure of another upstream, truncation, no EDNS.", []string{"kind"}}
+	metricRetries     = metric{"dnsteer_upstream_retries_total", "counter", "Questions asked again, by reason: silence, failure of another upstream, truncation, no EDNS, a cookie that is not right.", []string{"kind"}}
 )
 
 func allMetrics() []metric {

@@ -158,7 +158,7 @@ func TestUpstreamMetrics(t *testing.T) {
 		{"truncated", []netip.AddrPort{upstream(t, with(t, truncated), with(t, nil, "a.example.org. 60 IN A 192.0.2.1")).addr}, map[string]float64{
 			"exchanges_total tcp answer": 1, "exchange_duration_seconds tcp": 1, "retries_total tcp": 1}},
 		{"no EDNS", []netip.AddrPort{upstream(t, noEDNS, nil).addr}, map[string]float64{
-			"exchanges_total udp answer": 1, "exchange_duration_seconds udp": 1, "retries_total edns": 1}},
+			"exchanges_total udp answer": 1, "exchange_duration_seconds udp": 1, "retries_total edns": 1, "retries_total cookie": 1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s, addr := start(t, Config{Upstreams: tc.ups, Resend: 50 * time.Millisecond})

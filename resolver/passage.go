@@ -170,7 +170,7 @@ func (s *joinStage) start(k flightKey, p *passage) bool {
 
 // take implements taker: a good answer ends the passage, anything else is for a race.
 func (p *passage) take(t *try, reply *message, err error) {
-	if err == nil && !isPoor(reply) && !reply.isTruncated() && !t.lacksEDNS(reply) {
+	if err == nil && t.peer.cookies.learn(t, reply) == cookieRight && !isPoor(reply) && !reply.isTruncated() && !t.lacksEDNS(reply) {
 		t.done.Store(true)
 		took := time.Since(t.start)
 		p.peer.answered(took)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +18,8 @@ type peer struct {
 	up    Upstream
 	tls   *tls.Config  // nil without TLS
 	http  *http.Client // nil without HTTPS
+	// cookies are for a plain upstream.
+	cookies jar
 
 	mu      sync.Mutex // guards what follows
 	ports   []*port    // that take queries
@@ -57,6 +60,9 @@ func (sc *Scope) peerOf(up Upstream) *peer {
 	}
 	if up.transport == overHTTPS {
 		p.http = p.newHTTP()
+	}
+	if up.transport == plainDNS {
+		p.cookies.Store(newCookie(netip.Addr{}))
 	}
 	s.byUp[up] = p
 	return p
@@ -113,6 +119,7 @@ func (p *peer) send(ctx context.Context, t *try) error {
 
 // reserve gives a try an ID on a port; ok is false if that takes none any more.
 func (p *peer) reserve(from *port, t *try) (id uint16, ok bool) {
+	t.opt = p.cookies.opt(t, from.conn.LocalAddr())
 	id, last, ok := from.add(t)
 	if !ok || last {
 		p.drop(from)

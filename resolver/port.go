@@ -221,7 +221,7 @@ func (p *port) receive(wire []byte) {
 		} else {
 			err = fmt.Errorf("%w: %v", errMalformed, err)
 		}
-	} else if !isReply(reply, t.req, id) {
+	} else if !isReply(reply, t.req, id) || !t.accepts(reply) {
 		return
 	}
 	if p.take(t, id) {

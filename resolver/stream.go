@@ -310,6 +310,8 @@ func (s *stream) receive(wire []byte) {
 	reply, err := parseMessage(wire)
 	if err != nil {
 		err = fmt.Errorf("%w: %v", errMalformed, err)
+	} else if !t.accepts(reply) {
+		return
 	}
 	if s.take(t, id) {
 		t.deliver(reply, err)

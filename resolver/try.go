@@ -21,6 +21,7 @@ type try struct {
 	// short is the truncated answer for which TCP is the better way.
 	short *message
 
+	stale  bool        // it has brought another cookie before
 	reused bool        // it went over a connection that had served before
 	again  bool        // and was asked a second time
 	done   atomic.Bool // its outcome is known
@@ -116,6 +117,8 @@ func (t *try) handOver(to taker) bool {
 // take sees whether something has to follow.
 func (r *race) take(t *try, reply *message, err error) {
 	switch {
+	case err == nil && r.mend(t, reply):
+		return
 	case err == nil && t.lacksEDNS(reply):
 		// This hop's EDNS is ours to give up (RFC 6891 section 6.2.2).
 		t.opt = nil

@@ -56,7 +56,7 @@ func outgoing(req *Request, id uint16, opt *edns) []byte {
 		setID(wire, id)
 		return wire
 	}
-	hop := &edns{size: udpSize, version: opt.version, flags: opt.flags, options: opt.passed()}
+	hop := &edns{size: udpSize, version: opt.version, flags: opt.flags, options: opt.onward()}
 	wire := req.msg.withoutOPT(hop.len())
 	setID(wire, id)
 	wire = hop.appendTo(wire)

@@ -186,7 +186,7 @@ func (q *wireQuery) readOPT(rr []byte, tcp bool) bool {
 // isIdle reports options of this hop that change nothing: padding, and a cookie of a
 // right length, of which we have none to give back.
 func isIdle(code uint16, length int) bool {
-	return code == dns.EDNS0PADDING || code == dns.EDNS0COOKIE && (length == 8 || length >= 16 && length <= 40)
+	return code == dns.EDNS0PADDING || code == dns.EDNS0COOKIE && isCookie(length)
 }
 
 // findWire is find for a question on the wire.

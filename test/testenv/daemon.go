@@ -28,16 +28,20 @@ const (
 
 // NSD runs NLnet Labs' authoritative server in ns, on all of addrs, until the
 // test ends; it returns when each of them answers. zones maps origins to zone
-// files in master format, each with its SOA. It needs the Debian package nsd.
-func NSD(tb testing.TB, ns *NetNS, addrs []netip.AddrPort, zones map[string]string) {
+// files in master format, each with its SOA; options are more lines for its server. It
+// needs the Debian package nsd.
+func NSD(tb testing.TB, ns *NetNS, addrs []netip.AddrPort, zones map[string]string, options ...string) {
 	tb.Helper()
 	dir := tb.TempDir()
 	conf := new(strings.Builder)
-	fmt.Fprintf(conf, "server:\n  username: \"\"\n  chroot: \"\"\n  pidfile: \"\"\n  database: \"\"\n  rrl-ratelimit: 0\n")
+	fmt.Fprintf(conf, "server:\n  username: \"\"\n  chroot: \"\"\n  pidfile: \"\"\n  database: \"\"\n  rrl-ratelimit: 0\n") // or some answers are dropped
 	fmt.Fprintf(conf, "  server-count: 1\n  zonesdir: %q\n  zonelistfile: %q\n  xfrdfile: %q\n  xfrdir: %q\n",
 		dir, filepath.Join(dir, "zone.list"), filepath.Join(dir, "xfrd.state"), dir)
 	for _, addr := range addrs {
 		fmt.Fprintf(conf, "  ip-address: %s@%d\n", addr.Addr(), addr.Port())
+	}
+	for _, option := range options {
+		fmt.Fprintf(conf, "  %s\n", option)
 	}
 	fmt.Fprintf(conf, "remote-control:\n  control-enable: no\n")
 	n := 0
