@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -157,43 +158,84 @@ func followed(b *testing.B) (*Names, *Layer, *Server) {
 	return all, l, s
 }
 
-// The longest that a query waits while a table of a million names is replaced by
-// another one, again and again, to the longest while nothing happens.
+// How long queries take while nothing happens, while tables of a million names replace
+// each other a thousand times a second, and while one is read from a file.
 func BenchmarkTableSwap(b *testing.B) {
 	s, err := New(Config{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	tables := []*Table{parsed(b, manyNames(million, FormatHosts)), parsed(b, manyNames(million, FormatHosts))}
+	src := manyNames(million, FormatHosts)
+	tables := [2]*Table{parsed(b, src), parsed(b, src)}
 	s.SetTable(tables[0])
-	wire := pack(b, query(manyName(5), 1))
+	phases := []struct {
+		name string
+		do   func(done <-chan struct{})
+	}{
+		{"quiet", func(<-chan struct{}) {}},
+		{"swapping", func(done <-chan struct{}) {
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				case <-tick.C:
+					s.SetTable(tables[i%2])
+				}
+			}
+		}},
+		{"loading", func(done <-chan struct{}) {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					s.SetTable(parsed(b, src))
+				}
+			}
+		}},
+	}
+	times := make(map[string][]time.Duration)
+	for b.Loop() {
+		for _, phase := range phases {
+			done := make(chan struct{})
+			var doing sync.WaitGroup
+			doing.Go(func() { phase.do(done) })
+			times[phase.name] = append(times[phase.name], asking(b, s, 3*time.Second)...)
+			close(done)
+			doing.Wait()
+		}
+	}
+	for name, all := range times {
+		slices.Sort(all)
+		for _, at := range []struct {
+			label string
+			part  int
+		}{{"p50", 500}, {"p99", 990}, {"p99.9", 999}} {
+			b.ReportMetric(float64(all[len(all)*at.part/1000].Nanoseconds())/1000, at.label+"-µs-"+name)
+		}
+	}
+}
+
+// asking asks for names of the table for some time, and returns how long each took.
+func asking(b *testing.B, s *Server, long time.Duration) (times []time.Duration) {
 	path := s.own.newWirePath()
-	var quiet, swapping []time.Duration
-	look := func() time.Duration {
+	var wires [64][]byte
+	for i := range wires {
+		wires[i] = pack(b, query(manyName(i), 1))
+	}
+	end := time.Now().Add(long)
+	for i := 0; ; i++ {
+		wire := wires[i%len(wires)]
 		start := time.Now()
 		if path.answer(nil, wire, loopback, false) == nil {
 			askWire(b, s, wire, false)
 		}
-		return time.Since(start)
-	}
-	for b.Loop() {
-		for range 1000 {
-			quiet = append(quiet, look())
+		now := time.Now()
+		times = append(times, now.Sub(start))
+		if now.After(end) {
+			return times
 		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for i := range 20 {
-				s.SetTable(tables[i%2])
-			}
-		}()
-		for range 1000 {
-			swapping = append(swapping, look())
-		}
-		<-done
-	}
-	for name, times := range map[string][]time.Duration{"quiet": quiet, "swapping": swapping} {
-		slices.Sort(times)
-		b.ReportMetric(float64(times[len(times)*999/1000].Nanoseconds())/1000, "p99.9-µs-"+name)
 	}
 }

@@ -8,14 +8,16 @@ import (
 )
 
 const (
-	// fan branches a node: 8 keep the leaves of a split from being nearly empty, and
-	// a million items within six steps.
-	fanBits = 3
+	// fan branches a node: with 32 a million items are within three steps, the first
+	// two of which stay in the processor's cache.
+	fanBits = 5
 	fan     = 1 << fanBits
-	// maxLeaf items are found by their hashes, which fill two cache lines.
-	maxLeaf = 32
+	// maxLeaf items are in one leaf, two for each branch of the node that it becomes.
+	maxLeaf = 2 * fan
+	// leafStep is by how many items a leaf grows.
+	leafStep = 8
 	// maxShift leaves no bits of a hash to branch by.
-	maxShift = 30
+	maxShift = 32 - fanBits
 )
 
 // keyed is an item of a trie.
@@ -28,10 +30,24 @@ type keyed interface {
 // what it changes and shares all else, so that who reads an older root sees nothing
 // of it and waits for nobody. Nil is the empty trie.
 type node[T keyed] struct {
-	by     *edit          // whose node it is, to be changed in place
-	kids   *[fan]*node[T] // nil in a leaf
-	hashes []uint32       // of items
-	items  []T
+	by   *edit  // whose node it is, to be changed in place
+	mine uint32 // the branches whose leaf is that edit's too, a bit each
+	kids [fan]kid[T]
+}
+
+// kid is what is at one branch of a node: a node, or else a leaf, which may be empty.
+type kid[T keyed] struct {
+	node *node[T]
+	leaf leaf[T]
+}
+
+// leaf holds items in the order of their hashes. These are evenly spread, so that one is
+// near the place that it would have if they were perfectly so.
+type leaf[T keyed] []hashed[T]
+
+type hashed[T keyed] struct {
+	hash uint32
+	item T
 }
 
 // edit is one making of a trie: what it has made it may change.
@@ -44,19 +60,35 @@ func hashOf(key []byte) uint32 { return uint32(maphash.Bytes(seed, key)) }
 
 // find returns the item with a key, or the zero T. It allocates nothing.
 func (n *node[T]) find(key []byte) (item T) {
-	if n == nil {
-		return item
-	}
 	hash := hashOf(key)
-	for rest := hash; n.kids != nil; rest >>= fanBits {
-		if n = n.kids[rest%fan]; n == nil {
+	for rest := hash; n != nil; rest >>= fanBits {
+		k := &n.kids[rest%fan]
+		if k.node == nil {
+			if i, ok := k.leaf.search(hash, key); ok {
+				return k.leaf[i].item
+			}
 			return item
 		}
-	}
-	if i := n.index(hash, key); i >= 0 {
-		return n.items[i]
+		n = k.node
 	}
 	return item
+}
+
+// search returns where an item is, or where it belongs.
+func (l leaf[T]) search(hash uint32, key []byte) (i int, ok bool) {
+	i = int(uint64(hash) * uint64(len(l)) >> 32)
+	for i > 0 && l[i-1].hash >= hash {
+		i--
+	}
+	for i < len(l) && l[i].hash < hash {
+		i++
+	}
+	for ; i < len(l) && l[i].hash == hash; i++ {
+		if l[i].item.key() == string(key) {
+			return i, true
+		}
+	}
+	return i, false
 }
 
 // put adds an item, or replaces the one with its key.
@@ -73,20 +105,22 @@ func (n *node[T]) slot(by *edit, key []byte) (root *node[T], at *T) {
 	root = n.own(by)
 	n = root
 	for shift := uint(0); ; shift += fanBits {
-		if n.kids == nil {
-			if i := n.index(hash, key); i >= 0 {
-				return root, &n.items[i]
+		branch := hash >> shift % fan
+		k := &n.kids[branch]
+		if k.node == nil {
+			i, ok := k.leaf.search(hash, key)
+			if !ok && len(k.leaf) >= maxLeaf && shift < maxShift {
+				k.split(by, shift+fanBits)
+			} else {
+				n.ownLeaf(branch, !ok)
+				if !ok {
+					k.leaf = slices.Insert(k.leaf, i, hashed[T]{hash: hash})
+				}
+				return root, &k.leaf[i].item
 			}
-			if len(n.items) < maxLeaf || shift >= maxShift {
-				var none T
-				n.hashes, n.items = append(n.hashes, hash), append(n.items, none)
-				return root, &n.items[len(n.items)-1]
-			}
-			n.split(by, shift)
 		}
-		kid := &n.kids[hash>>shift%fan]
-		*kid = (*kid).own(by)
-		n = *kid
+		k.node = k.node.own(by)
+		n = k.node
 	}
 }
 
@@ -100,21 +134,20 @@ func (n *node[T]) dropAt(by *edit, shift uint, hash uint32, key []byte) *node[T]
 		return nil
 	}
 	n = n.own(by)
-	if n.kids != nil {
-		kid := &n.kids[hash>>shift%fan]
-		*kid = (*kid).dropAt(by, shift+fanBits, hash, key)
-		if *n.kids == [fan]*node[T]{} {
-			return nil
+	branch := hash >> shift % fan
+	k := &n.kids[branch]
+	if k.node != nil {
+		k.node = k.node.dropAt(by, shift+fanBits, hash, key)
+	} else if i, ok := k.leaf.search(hash, key); ok {
+		n.ownLeaf(branch, false)
+		k.leaf = slices.Delete(k.leaf, i, i+1)
+	}
+	for i := range n.kids {
+		if n.kids[i].node != nil || len(n.kids[i].leaf) > 0 {
+			return n
 		}
-		return n
 	}
-	if i := n.index(hash, key); i >= 0 {
-		n.hashes, n.items = slices.Delete(n.hashes, i, i+1), slices.Delete(n.items, i, i+1)
-	}
-	if len(n.items) == 0 {
-		return nil
-	}
-	return n
+	return nil
 }
 
 // own is the node itself if this edit made it, or a copy.
@@ -125,35 +158,37 @@ func (n *node[T]) own(by *edit) *node[T] {
 	case n.by == by:
 		return n
 	}
-	mine := &node[T]{by: by}
-	if n.kids != nil {
-		kids := *n.kids
-		mine.kids = &kids
-		return mine
-	}
-	mine.hashes = append(make([]uint32, 0, len(n.hashes)+1), n.hashes...)
-	mine.items = append(make([]T, 0, len(n.items)+1), n.items...)
-	return mine
+	mine := *n
+	mine.by, mine.mine = by, 0
+	return &mine
 }
 
-func (n *node[T]) index(hash uint32, key []byte) int {
-	for i, h := range n.hashes {
-		if h == hash && n.items[i].key() == string(key) {
-			return i
-		}
+// ownLeaf makes the leaf at a branch one that the node's edit may change, with room for
+// one more item if asked.
+func (n *node[T]) ownLeaf(branch uint32, grow bool) {
+	l := &n.kids[branch].leaf
+	isMine := n.mine>>branch&1 == 1
+	if isMine && !(grow && len(*l) == cap(*l)) {
+		return
 	}
-	return -1
+	room := len(*l)
+	if grow {
+		room = (room/leafStep + 1) * leafStep
+	}
+	*l = append(make(leaf[T], 0, room), *l...)
+	n.mine |= 1 << branch
 }
 
-// split makes a branch of a leaf.
-func (n *node[T]) split(by *edit, shift uint) {
-	n.kids = new([fan]*node[T])
-	for i, hash := range n.hashes {
-		kid := &n.kids[hash>>shift%fan]
-		*kid = (*kid).own(by)
-		(*kid).hashes, (*kid).items = append((*kid).hashes, hash), append((*kid).items, n.items[i])
+// split makes a node of a leaf.
+func (k *kid[T]) split(by *edit, shift uint) {
+	k.node = &node[T]{by: by}
+	for _, h := range k.leaf {
+		branch := h.hash >> shift % fan
+		k.node.ownLeaf(branch, true)
+		to := &k.node.kids[branch].leaf
+		*to = append(*to, h)
 	}
-	n.hashes, n.items = nil, nil
+	k.leaf = nil
 }
 
 // all yields every item, in no order.
@@ -163,16 +198,14 @@ func (n *node[T]) walk(yield func(T) bool) bool {
 	if n == nil {
 		return true
 	}
-	for _, item := range n.items {
-		if !yield(item) {
-			return false
+	for i := range n.kids {
+		k := &n.kids[i]
+		for _, h := range k.leaf {
+			if !yield(h.item) {
+				return false
+			}
 		}
-	}
-	if n.kids == nil {
-		return true
-	}
-	for _, kid := range n.kids {
-		if !kid.walk(yield) {
+		if !k.node.walk(yield) {
 			return false
 		}
 	}

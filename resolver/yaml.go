@@ -17,9 +17,20 @@ import (
 // maxTTL is the largest TTL there is (RFC 2181 section 8).
 const maxTTL = 1<<31 - 1
 
-// readYAML reads the strict YAML form of resolver/README.md. It walks nodes, not
-// structs, so that every message has the line of what it is about.
+// readYAML reads the strict YAML form of resolver/README.md.
 func (d *draft) readYAML(path string, data []byte) error {
+	if entries, ok := readPlain(&Origin{path: path}, data); ok {
+		if d.offerPlain(entries) {
+			return nil
+		}
+		d = new(Table).draft() // for the mistakes alone
+	}
+	return d.readNodes(path, data)
+}
+
+// readNodes reads any YAML. It walks nodes, not structs, so that every message has the
+// line of what it is about.
+func (d *draft) readNodes(path string, data []byte) error {
 	y := &yamlFile{draft: d, path: path, from: &Origin{path: path}, ttl: defaultTTL}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node

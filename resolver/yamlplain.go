@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// plainFile is a YAML file in the plain form, which programs write that list very many
+// names:
+//
+//	ttl: 30
+//	names:
+//	  # a comment has a line of its own
+//	  web.example.org: [192.0.2.10, "2001:db8::10"]
+//
+// The YAML package needs fifty times as long for it.
+type plainFile struct {
+	from    *Origin
+	ttl     uint32
+	hasTTL  bool
+	inNames bool
+	indent  int // of names, 0 before the first
+	entries []*entry
+
+	slab   slab[entry]
+	text   arena
+	packed []byte // the records of the entry at hand
+}
+
+// readPlain reads a file of the plain form. It is false for every other file, and for one
+// with a mistake, of which the YAML package says more. What it takes means the same to
+// both.
+func readPlain(from *Origin, data []byte) (entries []*entry, ok bool) {
+	p := &plainFile{from: from, ttl: defaultTTL}
+	line := uint32(0)
+	for text := range bytes.Lines(data) {
+		line++
+		if !p.line(line, bytes.TrimSuffix(text, []byte("\n"))) {
+			return nil, false
+		}
+	}
+	return p.entries, len(p.entries) > 0
+}
+
+func (p *plainFile) line(line uint32, text []byte) bool {
+	for _, c := range text {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	body := bytes.TrimLeft(text, " ")
+	indent := len(text) - len(body)
+	switch {
+	case len(body) == 0 || body[0] == '#':
+		return true
+	case p.inNames:
+		if p.indent == 0 {
+			p.indent = indent
+		}
+		return indent > 0 && indent == p.indent && p.entry(line, body)
+	case indent > 0:
+		return false
+	case string(body) == "names:":
+		p.inNames = true
+		return true
+	}
+	return p.setTTL(body)
+}
+
+func (p *plainFile) setTTL(body []byte) bool {
+	digits, ok := bytes.CutPrefix(body, []byte("ttl: "))
+	if !ok || p.hasTTL || !consists(digits, isDigit) {
+		return false
+	}
+	ttl, err := strconv.ParseUint(string(digits), 10, 31)
+	p.ttl, p.hasTTL = uint32(ttl), true
+	return err == nil
+}
+
+// entry reads a name and its addresses.
+func (p *plainFile) entry(line uint32, body []byte) bool {
+	key, list, ok := bytes.Cut(body, []byte(": ["))
+	if !ok {
+		return false
+	}
+	list, ok = bytes.CutSuffix(list, []byte("]"))
+	if !ok {
+		return false
+	}
+	key, quoted := unquoted(key)
+	// A name that is not in quotes must not begin with what means something in YAML.
+	if !quoted && (len(key) == 0 || !isNameByte(key[0]) || key[0] == '-' || !consists(key, isDotted)) {
+		return false
+	}
+	name, err := parseWild(string(key))
+	if err != nil {
+		return false
+	}
+	p.packed = p.packed[:0]
+	for word := range bytes.SplitSeq(list, []byte(",")) {
+		if !p.address(bytes.Trim(word, " "), !name.isWild()) {
+			return false
+		}
+	}
+	e := p.slab.next()
+	*e = entry{name: wireName(p.text.keep([]byte(name))), from: p.from, line: line, ttl: p.ttl}
+	e.records = records(p.text.keep(p.packed))
+	p.entries = append(p.entries, e)
+	return true
+}
+
+// address reads an address. Without quotes a colon may mean something in YAML.
+func (p *plainFile) address(word []byte, pointer bool) bool {
+	word, quoted := unquoted(word)
+	if !quoted && !consists(word, isDotted) {
+		return false
+	}
+	addr, err := parseAddr(string(word))
+	if err != nil || records(p.packed).hasAddress(addr) {
+		return false
+	}
+	p.packed = appendAddress(p.packed, addr, pointer)
+	return true
+}
+
+// unquoted takes double quotes off. What has an escape inside is neither a name nor an
+// address.
+func unquoted(word []byte) ([]byte, bool) {
+	if len(word) < 2 || word[0] != '"' || word[len(word)-1] != '"' {
+		return word, false
+	}
+	return word[1 : len(word)-1], true
+}
+
+func consists(word []byte, of func(byte) bool) bool {
+	for _, c := range word {
+		if !of(c) {
+			return false
+		}
+	}
+	return true
+}
+
+func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
+func isDotted(c byte) bool { return c == '.' || isNameByte(c) }
+
+// offerPlain adds the entries of a plain file. It is false if a name stands twice, and
+// then the draft is of no use any more.
+func (d *draft) offerPlain(entries []*entry) bool {
+	lost := make(map[wireName]bool) // those that an earlier file has
+	for _, e := range entries {
+		names, at := d.names.slot(d.by, []byte(e.name))
+		d.names = names
+		isGiven := (*at).isGiven()
+		if isGiven && (*at).from == e.from || lost[e.name] {
+			return false
+		}
+		if isGiven {
+			lost[e.name] = true
+		}
+		d.offer(at, e)
+	}
+	return true
+}
