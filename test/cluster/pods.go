@@ -81,8 +81,11 @@ func (c *Cluster) Pods(namespace, selector string) []Pod {
 	return pods
 }
 
-// Counts is how often each name had each outcome in a pod that runs "pod load".
-type Counts map[string]map[string]int
+// Counts is what a pod has counted that runs "pod load".
+type Counts struct {
+	Outcomes map[string]map[string]int // how often each name had each outcome
+	Lost     []time.Time               // when queries were sent, or a little before, that had no answer
+}
 
 // CountsOf asks a pod, by its address, for what it counted so far.
 func (c *Cluster) CountsOf(addr string) Counts {
@@ -102,12 +105,12 @@ func (c *Cluster) CountsOf(addr string) Counts {
 
 // Since is what was counted after before.
 func (c Counts) Since(before Counts) Counts {
-	diff := Counts{}
-	for name, outcomes := range c {
-		diff[name] = map[string]int{}
+	diff := Counts{Outcomes: map[string]map[string]int{}, Lost: c.Lost[len(before.Lost):]}
+	for name, outcomes := range c.Outcomes {
+		diff.Outcomes[name] = map[string]int{}
 		for outcome, n := range outcomes {
-			if n -= before[name][outcome]; n != 0 {
-				diff[name][outcome] = n
+			if n -= before.Outcomes[name][outcome]; n != 0 {
+				diff.Outcomes[name][outcome] = n
 			}
 		}
 	}

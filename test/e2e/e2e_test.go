@@ -45,6 +45,8 @@ func story(t *testing.T, shape cluster.Shape) {
 		{"status", status},
 		{"kill", kill},
 		{"stop", stop},
+		{"away", away},
+		{"required", required},
 		{"upgrade", upgrade},
 		{"uninstall", uninstall},
 	} {

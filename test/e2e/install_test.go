@@ -27,7 +27,8 @@ const (
 	tableAddr = "192.0.2.10"
 )
 
-// overlay is how a user sets the names: deploy/ itself, with another ConfigMap.
+// overlay is how a user sets the names: deploy/ itself, with another ConfigMap; and no
+// agent where the label says so.
 const overlay = `apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources: [%q]
@@ -41,6 +42,12 @@ patches:
       names.yaml: |
         names:
           %s: [%s]
+- target: {kind: DaemonSet}
+  patch: |
+    - op: add
+      path: /spec/template/spec/affinity
+      value: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{
+        matchExpressions: [{key: %s, operator: NotIn, values: [away]}]}]}}}
 `
 
 // before makes the pods that are there before dnsteer is.
@@ -91,7 +98,7 @@ func overlayDir(t *testing.T) string {
 	if err != nil {
 		t.Fatalf("find deploy/: %v", err)
 	}
-	text := fmt.Sprintf(overlay, deploy, tableName, tableAddr)
+	text := fmt.Sprintf(overlay, deploy, tableName, tableAddr, awayLabel)
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o644); err != nil {
 		t.Fatalf("write overlay: %v", err)
 	}

@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,9 +18,6 @@ import (
 const (
 	// unknown is what the cluster's DNS says of tableName.
 	unknown = "NXDOMAIN"
-	// inHand is how many queries of a pod an agent may have received and not answered
-	// when it dies: those of a tenth of a second, on a busy machine.
-	inHand = 3 * 100 / 10
 	// heartbeat is after how long a resolver that hangs is passed by.
 	heartbeat = 2 * time.Second
 )
@@ -45,7 +43,7 @@ func (w *world) awaitOutcome(t *testing.T, want string, n int) {
 	from := w.loads()
 	testenv.Eventually(t, settleTimeout, func() error {
 		for node, now := range w.loads() {
-			since := now.Since(from[node])[tableName]
+			since := now.Since(from[node]).Outcomes[tableName]
 			if len(since) > 1 || (len(since) == 1 && since[want] == 0) {
 				from = w.loads() // begin again
 				return fmt.Errorf("the load of %s gets %v, not only %s", node, since, want)
@@ -58,28 +56,38 @@ func (w *world) awaitOutcome(t *testing.T, want string, n int) {
 	})
 }
 
-// report wants that only some outcomes were counted since from, and at most lost
-// queries without an answer. It logs the counts.
-func (w *world) report(t *testing.T, from map[string]cluster.Counts, lost int, table ...string) {
+// outage is when queries may be lost: those that an agent had in hand when it went. It is
+// known to the moment: the next call goes to the nameserver.
+type outage struct{ begin, end time.Time }
+
+// grace is for queries that were sent before an agent went, and not answered: on a busy
+// machine it had not had its turn. One that has none for longer is passed by.
+const grace = heartbeat
+
+// report wants that only some outcomes were counted since from, and that no query was lost
+// but in an outage. It logs the counts.
+func (w *world) report(t *testing.T, from map[string]cluster.Counts, out outage, table ...string) {
 	t.Helper()
 	allowed := map[string][]string{tableName: table, serviceName: {serviceAddr}, cluster.OutsideName: {cluster.OutsideAddr}}
 	for node, now := range w.loads() {
 		since := now.Since(from[node])
-		t.Logf("load of %s: %v", node, since)
-		gone := 0
-		for name, outcomes := range since {
-			for _, outcome := range allowed[name] {
+		t.Logf("load of %s: %v", node, since.Outcomes)
+		for name, outcomes := range since.Outcomes {
+			for _, outcome := range append(allowed[name], "timeout", "refused") {
 				delete(outcomes, outcome)
 			}
-			gone += outcomes["timeout"] + outcomes["refused"]
-			delete(outcomes, "timeout")
-			delete(outcomes, "refused")
 			if len(outcomes) > 0 {
 				t.Errorf("load of %s: wrong answers for %s: %v", node, name, outcomes)
 			}
 		}
-		if gone > lost {
-			t.Errorf("load of %s: %d queries lost, at most %d may be", node, gone, lost)
+		for _, sent := range since.Lost {
+			if sent.Before(out.begin.Add(-grace)) || sent.After(out.end) {
+				t.Errorf("load of %s: a query is lost that was sent at %v; agents were away from %v to %v", node, sent, out.begin, out.end)
+			}
+		}
+		if len(since.Lost) > 0 {
+			last := slices.MaxFunc(since.Lost, time.Time.Compare)
+			t.Logf("load of %s: %d queries lost, the last %v after the agent went", node, len(since.Lost), last.Sub(out.begin).Round(time.Millisecond))
 		}
 	}
 }
@@ -102,19 +110,48 @@ func (w *world) settle(t *testing.T) {
 func kill(t *testing.T, w *world) {
 	w.awaitSteered(t, 100)
 	from := w.loads()
+	out := outage{begin: time.Now()}
+	var ends []func()
 	for _, n := range w.Nodes {
 		pids := n.Processes("dnsteer-agent")
 		if len(pids) == 0 {
 			t.Fatalf("no agent runs on %s", n.Name)
 		}
 		for _, pid := range pids {
+			ends = append(ends, awaitEnd(t, pid))
 			signalAgent(t, pid, unix.SIGKILL)
 		}
 	}
+	for _, end := range ends {
+		end()
+	}
+	out.end = time.Now() // the kernel, too, may take a while on a busy machine
 	w.awaitAgents(t)
 	w.awaitSteered(t, 200)
 	w.settle(t)
-	w.report(t, from, inHand, tableAddr, unknown)
+	w.report(t, from, out, tableAddr, unknown)
+}
+
+// awaitEnd returns a function that returns when a process has ended, and closed its sockets.
+func awaitEnd(t *testing.T, pid int) func() {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return func() {}
+	}
+	if err != nil {
+		t.Fatalf("open process: %v", err)
+	}
+	return func() {
+		defer unix.Close(fd)
+		testenv.Eventually(t, settleTimeout, func() error {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
+			if n == 0 || err != nil {
+				return fmt.Errorf("process %d has not ended: %w", pid, err)
+			}
+			return nil
+		})
+	}
 }
 
 // signalAgent signals a process of the agent's program; a probe may have ended meanwhile,
@@ -136,13 +173,13 @@ func stop(t *testing.T, w *world) {
 		}
 	}
 	from := w.loads()
-	signal(unix.SIGSTOP)
 	stopped := time.Now()
+	signal(unix.SIGSTOP)
+	signalled := time.Now()
 	w.awaitOutcome(t, unknown, 100)
 	t.Logf("100 answers in a row from the cluster's DNS %v after SIGSTOP", time.Since(stopped).Round(time.Millisecond))
 	w.settle(t)
-	// 3 names, 100 queries a second each, for as long as the heartbeat lasts.
-	w.report(t, from, int(3*100*(heartbeat+time.Second)/time.Second), tableAddr, unknown)
+	w.report(t, from, outage{stopped, signalled.Add(heartbeat)}, tableAddr, unknown)
 	signal(unix.SIGCONT)
 	w.awaitSteered(t, 200)
 }
@@ -163,7 +200,7 @@ func upgrade(t *testing.T, w *world) {
 		}
 	}
 	w.settle(t)
-	w.report(t, from, 0, tableAddr)
+	w.report(t, from, outage{}, tableAddr)
 }
 
 // uninstall: the same command the other way round; no query is lost, nothing is left.
@@ -172,7 +209,7 @@ func uninstall(t *testing.T, w *world) {
 	w.Kubectl("delete", "-k", overlayDir(t), "--timeout=60s")
 	w.awaitOutcome(t, unknown, 100)
 	w.settle(t)
-	w.report(t, from, 0, tableAddr, unknown)
+	w.report(t, from, outage{}, tableAddr, unknown)
 	for i, n := range w.Nodes {
 		if pids := n.Processes("dnsteer-agent"); len(pids) > 0 {
 			t.Errorf("agents still run on %s: %v", n.Name, pids)

@@ -28,8 +28,10 @@ const (
 // counts is how often each name had each outcome: an address, "NXDOMAIN" and other
 // rcodes, "timeout", "refused" (by a closed port), or an error's text.
 type counts struct {
-	mu sync.Mutex
-	of map[string]map[string]int
+	mu       sync.Mutex
+	Outcomes map[string]map[string]int
+	// Lost is when the queries were sent, or a little before, that had no answer.
+	Lost []time.Time
 }
 
 // load asks the first nameserver of resolv.conf for each name, rate times a second,
@@ -39,10 +41,13 @@ func load(ctx context.Context, rate int, connected bool, names []string) error {
 	if err != nil {
 		return err
 	}
-	c := &counts{of: map[string]map[string]int{}}
+	c := &counts{Outcomes: map[string]map[string]int{}, Lost: []time.Time{}}
 	for _, name := range names {
-		c.of[name] = map[string]int{}
-		go every(ctx, time.Second/time.Duration(rate), func() { c.add(name, ask(server, connected, name)) })
+		c.Outcomes[name] = map[string]int{}
+		go every(ctx, time.Second/time.Duration(rate), func() {
+			sent := time.Now()
+			c.add(name, sent, ask(server, connected, name))
+		})
 	}
 	web := &http.Server{Addr: countsAddr, Handler: c}
 	go func() { <-ctx.Done(); _ = web.Close() }()
@@ -65,16 +70,19 @@ func every(ctx context.Context, period time.Duration, f func()) {
 	}
 }
 
-func (c *counts) add(name, outcome string) {
+func (c *counts) add(name string, sent time.Time, outcome string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.of[name][outcome]++
+	c.Outcomes[name][outcome]++
+	if outcome == timedOut || outcome == refused {
+		c.Lost = append(c.Lost, sent)
+	}
 }
 
 func (c *counts) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_ = json.NewEncoder(w).Encode(c.of) // who asked has gone
+	_ = json.NewEncoder(w).Encode(c) // who asked has gone
 }
 
 func firstNameserver() (netip.AddrPort, error) {
@@ -91,15 +99,21 @@ func firstNameserver() (netip.AddrPort, error) {
 	return netip.AddrPort{}, errors.New("find a nameserver in /etc/resolv.conf: there is none")
 }
 
+// The outcomes of a query that is lost.
+const (
+	timedOut = "timeout"
+	refused  = "refused"
+)
+
 // ask sends one query and says how it ended.
 func ask(server netip.AddrPort, connected bool, name string) string {
 	reply, err := exchange(server, connected, new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA))
 	var timeout net.Error
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return "timeout"
+		return timedOut
 	case err != nil && strings.Contains(err.Error(), "connection refused"):
-		return "refused"
+		return refused
 	case err != nil:
 		return err.Error()
 	case reply.Rcode != dns.RcodeSuccess:
