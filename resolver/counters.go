@@ -41,6 +41,27 @@ type counters struct {
 	_         [64]byte // the next one's line of the processor's cache
 }
 
+// share is how many queries of one scope were answered, by source.
+type share [sourceCount]atomic.Uint64
+
+// Answered is how many queries of a scope were answered, by where the answer came from, as
+// in the label "source" of the metrics.
+type Answered struct {
+	Forward uint64 `json:"forward"`
+	Table   uint64 `json:"table"`
+	Cache   uint64 `json:"cache"`
+	Stale   uint64 `json:"stale"`
+	Failure uint64 `json:"failure"`
+}
+
+// Answered counts from when the scope was made.
+func (sc *Scope) Answered() Answered {
+	return Answered{
+		Forward: sc.answered[fromForward].Load(), Table: sc.answered[fromTable].Load(), Cache: sc.answered[fromCache].Load(),
+		Stale: sc.answered[fromStale].Load(), Failure: sc.answered[fromFailure].Load(),
+	}
+}
+
 func protocolIndex(tcp bool) int {
 	if tcp {
 		return 1

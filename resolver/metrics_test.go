@@ -129,6 +129,35 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// Each scope knows its share of what is counted, on both paths.
+func TestScopeAnswered(t *testing.T) {
+	s := warm(t)
+	s.SetTable(table(t, storyTable))
+	other := newScope(t, s, ScopeConfig{})
+	ready := func(sc *Scope, names ...string) {
+		t.Helper()
+		path := sc.newWirePath()
+		for _, name := range names { // read together
+			if path.answer(nil, pack(t, query(name, dns.TypeA)), loopback, false) == nil {
+				t.Errorf("%s is not ready", name)
+			}
+		}
+		path.end()
+	}
+	askScope(t, s.own, query("web.example.org", dns.TypeA))
+	askScope(t, s.own, query("a.example.net", dns.TypeA))
+	askScope(t, s.own, query("a.example.net", dns.TypeA))
+	ready(s.own, "web.example.org", "a.example.net", "web.example.org")
+	askWire(t, s, make([]byte, headerLen), true)
+	ready(other, "web.example.org")
+	if diff := cmp.Diff(Answered{Forward: 1, Table: 3, Cache: 2, Failure: 1}, s.own.Answered()); diff != "" {
+		t.Errorf("one scope (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(Answered{Table: 1}, other.Answered()); diff != "" {
+		t.Errorf("the other (-want +got):\n%s", diff)
+	}
+}
+
 // What upstreams do is counted by outcome, and why they are asked again by reason.
 func TestUpstreamMetrics(t *testing.T) {
 	refuses := func(m *dns.Msg) { m.Rcode = dns.RcodeRefused }

@@ -36,6 +36,7 @@ func (sc *Scope) note(in packet, req *Request, a facts) {
 	took := time.Since(in.read)
 	t.count(in.tcp, a.from, a.rcode)
 	t.durations[a.from].observe(1, took)
+	sc.answered[a.from].Add(1)
 	if a.saved {
 		t.saved.Add(1)
 	}
@@ -60,6 +61,7 @@ func (r *Request) metrics() *metrics {
 // clock is read twice for all that were read together.
 type readyNotes struct {
 	counters *counters
+	answered *share // the scope's: one addition for all that were read together
 	read     time.Time
 	n        [sourceCount]int
 	last     *kept // what was added last
@@ -99,6 +101,7 @@ func (r *readyNotes) end() {
 	for from, n := range r.n {
 		if n > 0 {
 			r.counters.durations[from].observe(n, took)
+			r.answered[from].Add(uint64(n))
 		}
 	}
 	r.counters.hits.Add(uint64(r.n[fromCache]))

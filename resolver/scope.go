@@ -79,6 +79,7 @@ type Scope struct {
 	passages passages
 	hedges   hedges
 	turn     atomic.Uint32 // of Rotate
+	answered share
 
 	mu       sync.Mutex // guards changes of settings
 	settings atomic.Pointer[settings]

@@ -26,7 +26,8 @@ type wirePath struct {
 }
 
 func (sc *Scope) newWirePath() *wirePath {
-	return &wirePath{Server: sc.server, Scope: sc, readyNotes: readyNotes{counters: sc.server.metrics.counters(), read: time.Now()}}
+	notes := readyNotes{counters: sc.server.metrics.counters(), answered: &sc.answered, read: time.Now()}
+	return &wirePath{Server: sc.server, Scope: sc, readyNotes: notes}
 }
 
 // wireQuery is a plain query: one question, perhaps an OPT record.
