@@ -153,6 +153,19 @@ static __always_inline void count(enum leak_reason reason, const struct packet *
 		__sync_fetch_and_add(&calls->count[packet->family][packet->protocol], n);
 }
 
+static __always_inline void count_in(__u64 namespace, __u64 n)
+{
+	__u64 none = 0, *packets;
+
+	packets = bpf_map_lookup_elem(&steer_leak_ns, &namespace);
+	if (!packets) {
+		bpf_map_update_elem(&steer_leak_ns, &namespace, &none, BPF_NOEXIST);
+		packets = bpf_map_lookup_elem(&steer_leak_ns, &namespace);
+	}
+	if (packets)
+		__sync_fetch_and_add(packets, n);
+}
+
 /* tell sends an event for the first packet of a socket. The sender is the current task:
  * sending is synchronous, but for TCP, whose first packet is sent by connect.
  */
@@ -194,6 +207,7 @@ static __always_inline void look(struct __sk_buff *skb, const struct packet *pac
 	enum leak_reason reason;
 	enum verdict verdict;
 	struct scope *scope;
+	__u32 packets;
 	__u64 cred;
 
 	if (!sk)
@@ -210,7 +224,9 @@ static __always_inline void look(struct __sk_buff *skb, const struct packet *pac
 	if (exempt(sk, scope, cred, packet->protocol))
 		return;
 	reason = reason_of(sk, packet, verdict);
-	count(reason, packet, skb->gso_segs ? skb->gso_segs : 1);
+	packets = skb->gso_segs ? skb->gso_segs : 1;
+	count(reason, packet, packets);
+	count_in(namespace_of(sk), packets);
 	if (steer_tells)
 		tell(skb, sk, cred, packet, reason);
 }

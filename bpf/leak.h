@@ -67,6 +67,16 @@ struct {
 	__type(value, struct calls);
 } steer_leaks SEC(".maps");
 
+/* Packets by the cookie of their network namespace, for those that leaked of late: more
+ * than a node has pods.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u64);
+} steer_leak_ns SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -145,6 +145,7 @@ const (
 	LeakMapSteerEvent    = "steer_event"
 	LeakMapSteerHeart    = "steer_heart"
 	LeakMapSteerLast     = "steer_last"
+	LeakMapSteerLeakNs   = "steer_leak_ns"
 	LeakMapSteerLeaker   = "steer_leaker"
 	LeakMapSteerLeaks    = "steer_leaks"
 	LeakMapSteerNameserv = "steer_nameserv"
@@ -217,6 +218,7 @@ type LeakMapSpecs struct {
 	SteerEvent    *ebpf.MapSpec `ebpf:"steer_event"`
 	SteerHeart    *ebpf.MapSpec `ebpf:"steer_heart"`
 	SteerLast     *ebpf.MapSpec `ebpf:"steer_last"`
+	SteerLeakNs   *ebpf.MapSpec `ebpf:"steer_leak_ns"`
 	SteerLeaker   *ebpf.MapSpec `ebpf:"steer_leaker"`
 	SteerLeaks    *ebpf.MapSpec `ebpf:"steer_leaks"`
 	SteerNameserv *ebpf.MapSpec `ebpf:"steer_nameserv"`
@@ -265,6 +267,7 @@ type LeakMaps struct {
 	SteerEvent    *ebpf.Map `ebpf:"steer_event"`
 	SteerHeart    *ebpf.Map `ebpf:"steer_heart"`
 	SteerLast     *ebpf.Map `ebpf:"steer_last"`
+	SteerLeakNs   *ebpf.Map `ebpf:"steer_leak_ns"`
 	SteerLeaker   *ebpf.Map `ebpf:"steer_leaker"`
 	SteerLeaks    *ebpf.Map `ebpf:"steer_leaks"`
 	SteerNameserv *ebpf.Map `ebpf:"steer_nameserv"`
@@ -282,6 +285,7 @@ func (m *LeakMaps) Close() error {
 		m.SteerEvent,
 		m.SteerHeart,
 		m.SteerLast,
+		m.SteerLeakNs,
 		m.SteerLeaker,
 		m.SteerLeaks,
 		m.SteerNameserv,

@@ -64,10 +64,19 @@ func TestCountLeaks(t *testing.T) {
 		return sum
 	}
 	count(true)
+	cookie := w.client.Cookie()
+	here := func() uint64 {
+		t.Helper()
+		by, err := d.LeaksByNamespace()
+		if err != nil || by == nil || len(by) > 1 {
+			t.Fatalf("by namespace: %v, %v", by, err)
+		}
+		return by[cookie]
+	}
 	steered, excluded := shape{Server: at(primary)}, shape{Server: at(secondary)}
 	w.startQuerier(t, steered).settle(t, 5).wantFrom(t, steered, fromTable)
-	if n := counted(); n != 0 {
-		t.Errorf("%d packets leaked, want none", n)
+	if n, in := counted(), here(); n != 0 || in != 0 {
+		t.Errorf("%d packets leaked, %d here, want none", n, in)
 	}
 	c := w.startQuerier(t, excluded)
 	c.settle(t, 5)
@@ -86,16 +95,20 @@ func TestCountLeaks(t *testing.T) {
 	if changed, err := Upgrade(w.opts); changed || err != nil {
 		t.Errorf("upgrade to the same: %v, %v", changed, err)
 	}
-	// What a loader of another version left: its link goes on to this one's program.
-	if err := d.otherLeakProgram(); err != nil {
+	if before, in, after := counted(), here(), counted(); in < before || in > after {
+		t.Errorf("%d packets leaked here, of %d to %d", in, before, after)
+	}
+	// What a loader of another version left, which did not count by namespace: its link
+	// goes on to this one's program.
+	if err := errors.Join(d.otherLeakProgram(), os.Remove(leakPins(w.opts.stateDir(d.id))[bpf.LeakMapSteerLeakNs])); err != nil {
 		t.Fatal(err)
 	}
 	if changed, err := Upgrade(w.opts); !changed || err != nil {
 		t.Errorf("upgrade of the counters alone: %v, %v", changed, err)
 	}
 	c.settle(t, 5)
-	if n := counted(); n < before+5 {
-		t.Errorf("after an upgrade: %d packets, were %d", n, before)
+	if n, in := counted(), here(); n < before+5 || in < 5 || in >= n {
+		t.Errorf("after an upgrade: %d packets, were %d; %d here", n, before, in)
 	}
 	count(false)
 	count(false)

@@ -18,9 +18,16 @@ import (
 // Counters of leaks that outlive every process: a watch without events, whose link and
 // counters are pinned beside the datapath's. The link is pinned last, so there is no
 // link without counters.
-func leakDir(dir string) string       { return filepath.Join(dir, "leaks") }
-func leakLinkPin(dir string) string   { return filepath.Join(leakDir(dir), "link") }
-func leakCountsPin(dir string) string { return filepath.Join(leakDir(dir), "counts") }
+func leakDir(dir string) string     { return filepath.Join(dir, "leaks") }
+func leakLinkPin(dir string) string { return filepath.Join(leakDir(dir), "link") }
+
+// leakPins are the pins of the counters, by the names of their maps.
+func leakPins(dir string) map[string]string {
+	return map[string]string{
+		bpf.LeakMapSteerLeaks:  filepath.Join(leakDir(dir), "counts"),
+		bpf.LeakMapSteerLeakNs: filepath.Join(leakDir(dir), "namespaces"),
+	}
+}
 
 // CountLeaks counts the packets that leave enrolled namespaces unsteered, from now on until
 // it is called with false or the datapath is unloaded. It costs something for every packet
@@ -82,8 +89,10 @@ func (d *Datapath) pinCounting(dir string) error {
 		return err
 	}
 	defer objects.Close()
-	if err := objects.Maps[bpf.LeakMapSteerLeaks].Pin(leakCountsPin(dir)); err != nil {
-		return fmt.Errorf("pin counters: %w", err)
+	for name, pin := range leakPins(dir) {
+		if err := objects.Maps[name].Pin(pin); err != nil {
+			return fmt.Errorf("pin counters: %w", err)
+		}
 	}
 	l, err := d.attachLeak(objects.Programs[bpf.LeakProgSteerLeak])
 	if err != nil {
@@ -112,21 +121,37 @@ func detachCounting(dir string) error {
 }
 
 // upgradeCounting puts this version's program in the place of the one that counts, if one
-// does, and keeps its counters. It tells whether it was another. The caller holds the lock.
+// does, and keeps its counters; what the version before did not count begins with zero. It
+// tells whether it was another. The caller holds the lock.
 func (d *Datapath) upgradeCounting(dir string) (changed bool, err error) {
 	if !isCounting(dir) {
 		return false, nil
 	}
-	counts, err := ebpf.LoadPinnedMap(leakCountsPin(dir), nil)
-	if err != nil {
-		return false, fmt.Errorf("open leak counters: %w", err)
+	counters := make(map[string]*ebpf.Map)
+	for name, pin := range leakPins(dir) {
+		m, err := ebpf.LoadPinnedMap(pin, nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("open leak counters: %w", err)
+		}
+		defer m.Close()
+		counters[name] = m
 	}
-	defer counts.Close()
-	objects, err := d.loadLeak(counts, false)
+	objects, err := d.loadLeak(counters, false)
 	if err != nil {
 		return false, err
 	}
 	defer objects.Close()
+	for name, pin := range leakPins(dir) {
+		if counters[name] != nil {
+			continue
+		}
+		if err := objects.Maps[name].Pin(pin); err != nil {
+			return false, fmt.Errorf("pin counters: %w", err)
+		}
+	}
 	l, err := link.LoadPinnedLink(leakLinkPin(dir), nil)
 	if err != nil {
 		return false, fmt.Errorf("open link of leak counters: %w", err)
@@ -170,9 +195,9 @@ func (d *Datapath) LeakCounts() ([]LeakCount, error) {
 	if !d.Pinned() || !isCounting(d.opts.stateDir(d.id)) {
 		return nil, nil
 	}
-	counts, err := ebpf.LoadPinnedMap(leakCountsPin(d.opts.stateDir(d.id)), nil)
+	counts, err := d.openLeakCounters(bpf.LeakMapSteerLeaks)
 	if err != nil {
-		return nil, fmt.Errorf("open leak counters: %w", err)
+		return nil, err
 	}
 	defer counts.Close()
 	out, err := readLeakCounts(counts)
@@ -180,4 +205,36 @@ func (d *Datapath) LeakCounts() ([]LeakCount, error) {
 		out = []LeakCount{}
 	}
 	return out, err
+}
+
+func (d *Datapath) openLeakCounters(name string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(leakPins(d.opts.stateDir(d.id))[name], nil)
+	if err != nil {
+		return nil, fmt.Errorf("open leak counters: %w", err)
+	}
+	return m, nil
+}
+
+// LeaksByNamespace returns how many packets of each network namespace CountLeaks has
+// counted, by the namespace's cookie: of the last thousand namespaces that leaked. It is nil
+// if nobody counts.
+func (d *Datapath) LeaksByNamespace() (map[uint64]uint64, error) {
+	if !d.Pinned() || !isCounting(d.opts.stateDir(d.id)) {
+		return nil, nil
+	}
+	m, err := d.openLeakCounters(bpf.LeakMapSteerLeakNs)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	out := make(map[uint64]uint64)
+	var cookie, packets uint64
+	all := m.Iterate()
+	for all.Next(&cookie, &packets) {
+		out[cookie] = packets
+	}
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) { // it changes meanwhile
+		return nil, fmt.Errorf("read leak counters: %w", err)
+	}
+	return out, nil
 }

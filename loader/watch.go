@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -98,8 +99,9 @@ func (d *Datapath) attachLeak(program *ebpf.Program) (link.Link, error) {
 	return a.link, nil
 }
 
-// loadLeak loads the watch onto the datapath's maps, and onto counts unless that is nil.
-func (d *Datapath) loadLeak(counts *ebpf.Map, tells bool) (*ebpf.Collection, error) {
+// loadLeak loads the watch onto the datapath's maps, and onto counters that are there
+// already, by the names of their maps.
+func (d *Datapath) loadLeak(counters map[string]*ebpf.Map, tells bool) (*ebpf.Collection, error) {
 	spec, err := bpf.LoadLeak()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
@@ -128,9 +130,7 @@ func (d *Datapath) loadLeak(counts *ebpf.Map, tells bool) (*ebpf.Collection, err
 	for name, m := range d.maps {
 		shared[name] = m
 	}
-	if counts != nil {
-		shared[bpf.LeakMapSteerLeaks] = counts
-	}
+	maps.Copy(shared, counters)
 	objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		return nil, fmt.Errorf("load program: %w", err)

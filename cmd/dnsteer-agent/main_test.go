@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,10 +32,16 @@ func TestMain(m *testing.M) {
 	testenv.Main(m, testenv.Roles{"ask": ask, "container": container, "load": load})
 }
 
-// ask is an application: it resolves a name with the nameserver of its choice.
+// ask is an application: it resolves a name with the nameserver of its choice, by a device
+// if it is told one, which nobody can steer.
 func ask(args []string) int {
 	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
+		if len(args) > 2 {
+			d.Control = func(_, _ string, raw syscall.RawConn) (err error) {
+				return errors.Join(raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), args[2]) }), err)
+			}
+		}
 		return d.DialContext(ctx, network, args[0]+":53")
 	}}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -183,9 +190,9 @@ func podAttachment(t testing.TB, ns *testenv.NetNS, id, nameserver string, searc
 }
 
 // resolve is what an application in that pod gets: an address, or the error's text.
-func (w *world) resolve(t testing.TB, ns *testenv.NetNS, nameserver, name string) string {
+func (w *world) resolve(t testing.TB, ns *testenv.NetNS, nameserver, name string, device ...string) string {
 	t.Helper()
-	cmd := testenv.Command(t, "ask", nameserver, name)
+	cmd := testenv.Command(t, "ask", append([]string{nameserver, name}, device...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	w.cgroup.Enter(cmd)

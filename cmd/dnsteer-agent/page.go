@@ -18,7 +18,7 @@ const pageRetry = time.Second
 // servePage serves metrics, health and profiles until ctx ends.
 func (t *tenure) servePage(ctx context.Context) {
 	page := observe.Page{
-		Collectors: []prometheus.Collector{t.agent.server.Collector(), observe.Verdicts(t.agent.datapath.Counts)},
+		Collectors: []prometheus.Collector{t.agent.server.Collector(), observe.Verdicts(t.agent.datapath.Counts), observe.Leaks(t.agent.datapath.LeakCounts)},
 		Ready:      t.agent.Status,
 		Log:        t.log,
 	}

@@ -23,6 +23,7 @@ type pod struct {
 	file *os.File // the namespace; ours
 	cnirpc.Pod
 	attachments map[cnirpc.ID]cnirpc.Attachment // without Namespace
+	cookie      uint64                          // by which the datapath knows the namespace; 0 until somebody wants it
 	path        string                          // where the runtime has the namespace; empty if that is not seen from here
 	pid         int                             // of a process in it; 0 if none is seen
 	isNode      bool

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/cmd/internal/agentstatus"
+	"github.com/dnsteer/dnsteer/loader"
 )
 
 // statusSocket answers the CLI.
@@ -69,16 +70,40 @@ func (t *tenure) status() (agentstatus.Status, error) {
 		synced := a.cluster.Synced()
 		s.Cluster = &synced
 	}
+	leaks, err := a.datapath.LeaksByNamespace()
+	if err != nil {
+		return s, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Pods = make([]agentstatus.Pod, 0, len(a.pods))
 	for _, p := range a.pods {
-		s.Pods = append(s.Pods, p.status())
+		out := p.status()
+		if leaks != nil && p.scope != nil {
+			if out.Leaks, err = a.leaksOf(p, leaks); err != nil {
+				return s, err
+			}
+		}
+		s.Pods = append(s.Pods, out)
 	}
 	slices.SortFunc(s.Pods, func(a, b agentstatus.Pod) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.NetNS, b.NetNS))
 	})
 	return s, nil
+}
+
+// leaksOf picks a pod's.
+func (a *agent) leaksOf(p *pod, leaks map[uint64]uint64) (*uint64, error) {
+	if p.cookie == 0 {
+		err := a.home.within(p.file, func() (err error) {
+			p.cookie, err = loader.NamespaceCookie()
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return new(leaks[p.cookie]), nil
 }
 
 func (p *pod) status() agentstatus.Pod {
@@ -89,6 +114,7 @@ func (p *pod) status() agentstatus.Pod {
 	switch sc := p.scope.(type) {
 	case *nodeScope:
 		s.Resolver, s.Listeners = "node", sc.enrolment.Listeners.Addresses()
+		s.Answered = new(sc.resolver.Answered())
 	case *podScope:
 		s.Resolver = "pod"
 	}

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -60,16 +61,28 @@ func printPods(w io.Writer, agent *agentstatus.Status) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "\nNAMESPACE\tPOD\tRESOLVER\tNETNS\tLISTENERS\tNAMESERVERS\tWHY")
+	fmt.Fprintln(t, "\nNAMESPACE\tPOD\tRESOLVER\tNETNS\tLISTENERS\tNAMESERVERS\tTABLE\tCACHE\tFORWARD\tFAILURE\tLEAKS\tWHY")
 	for _, p := range agent.Pods {
 		why := p.Reason
 		if p.Error != "" {
 			why = "FAILED: " + strings.ReplaceAll(p.Error, "\n", "; ")
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(p.Namespace), orDash(cmp.Or(p.Name, p.UID)), cmp.Or(p.Resolver, "none"),
-			strings.Trim(p.NetNS, "net:[]"), list(withoutTags(p.Listeners)), list(p.Nameservers), why)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(p.Namespace), orDash(cmp.Or(p.Name, p.UID)), cmp.Or(p.Resolver, "none"),
+			strings.Trim(p.NetNS, "net:[]"), list(withoutTags(p.Listeners)), list(p.Nameservers), counts(p), why)
 	}
 	return t.Flush()
+}
+
+// counts are the columns of what was answered from where, and of leaks.
+func counts(p agentstatus.Pod) string {
+	answered, leaks := "-\t-\t-\t-", "-"
+	if a := p.Answered; a != nil {
+		answered = fmt.Sprintf("%d\t%d\t%d\t%d", a.Table, a.Cache+a.Stale, a.Forward, a.Failure)
+	}
+	if p.Leaks != nil {
+		leaks = strconv.FormatUint(*p.Leaks, 10)
+	}
+	return answered + "\t" + leaks
 }
 
 // withoutTags leaves out the listeners beside, which only repeat the port.

@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+
+	"github.com/dnsteer/dnsteer/resolver"
 )
 
 // Path is what is asked for.
@@ -54,6 +56,10 @@ type Pod struct {
 	Listeners   []netip.AddrPort `json:"listeners,omitempty"`
 	Nameservers []netip.Addr     `json:"nameservers,omitempty"`
 	Search      []string         `json:"search,omitempty"`
+	// Answered are its queries since this agent serves it; nil if another resolver does.
+	Answered *resolver.Answered `json:"answered,omitempty"`
+	// Leaks are the packets to port 53 that left it unsteered; nil if nobody counts.
+	Leaks *uint64 `json:"leaks,omitempty"`
 	// Attachments are the containers that the runtime told of; none if the pod was found
 	// by its processes.
 	Attachments []string `json:"attachments,omitempty"`

@@ -14,6 +14,8 @@ import (
 var (
 	verdictsDesc = prometheus.NewDesc("dnsteer_datapath_verdicts_total",
 		"Socket calls to port 53, by how they left the datapath, since it was loaded.", []string{"verdict", "family", "protocol"}, nil)
+	leaksDesc = prometheus.NewDesc("dnsteer_datapath_leaks_total",
+		"Packets to port 53 that left unsteered, by reason, while dnsteer-agent -leaks counts them.", []string{"reason", "family", "protocol"}, nil)
 	buildDesc = prometheus.NewDesc("dnsteer_build_info", "1, with the version that runs.", []string{"version"}, nil)
 )
 
@@ -34,6 +36,26 @@ func (v verdicts) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, c := range counts {
 		out <- prometheus.MustNewConstMetric(verdictsDesc, prometheus.CounterValue, float64(c.Calls), c.Verdict.String(), c.Family, c.Proto)
+	}
+}
+
+// Leaks collects the counters of leaks likewise.
+func Leaks(count func() ([]loader.LeakCount, error)) prometheus.Collector { return leaks(count) }
+
+type leaks func() ([]loader.LeakCount, error)
+
+// Describe implements prometheus.Collector.
+func (l leaks) Describe(out chan<- *prometheus.Desc) { out <- leaksDesc }
+
+// Collect implements prometheus.Collector.
+func (l leaks) Collect(out chan<- prometheus.Metric) {
+	counts, err := l()
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(leaksDesc, err)
+		return
+	}
+	for _, c := range counts {
+		out <- prometheus.MustNewConstMetric(leaksDesc, prometheus.CounterValue, float64(c.Packets), c.Reason.String(), c.Family, c.Proto)
 	}
 }
 

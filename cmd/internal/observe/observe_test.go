@@ -67,6 +67,10 @@ func counts() ([]loader.Count, error) {
 	return []loader.Count{{Verdict: loader.Steered, Family: "ipv4", Proto: "udp", Calls: 7}}, nil
 }
 
+func leaked() ([]loader.LeakCount, error) {
+	return []loader.LeakCount{{Reason: loader.LeakBound, Family: "ipv4", Proto: "udp", Packets: 7}}, nil
+}
+
 func TestPage(t *testing.T) {
 	var sick, unready error
 	for name, address := range map[string]string{"tcp": "127.0.0.1:0", "tcp6": "[::1]:0", "name": "localhost:0", "unix": filepath.Join(t.TempDir(), "s")} {
@@ -153,7 +157,7 @@ func TestListenAgain(t *testing.T) {
 // README.md lists the metrics of this package.
 func TestReadme(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(Verdicts(counts), build())
+	registry.MustRegister(Verdicts(counts), Leaks(leaked), build())
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
