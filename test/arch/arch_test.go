@@ -42,6 +42,10 @@ var rules = []struct {
 	// recvmmsg and sendmmsg without allocations are in no package that we may use; its
 	// doc.go says more.
 	{"no unsafe in resolver but for batches of datagrams", []string{"resolver"}, []string{"resolver/internal/mmsg"}, []string{"unsafe"}},
+	// The agent speaks to istiod by hand; doc.go there says why.
+	{"gRPC and Envoy's xDS are for tests", []string{""}, []string{"test"}, []string{"google.golang.org/grpc", "github.com/envoyproxy"}},
+	{"protocol buffers are for istiod", []string{""}, []string{"cmd/internal/names/istio", "test"}, []string{"google.golang.org/protobuf"}},
+	{"sources of names are the agent's", []string{""}, []string{"cmd/dnsteer-agent", "cmd/internal/names"}, []string{module + "/cmd/internal/names"}},
 	{"batches of datagrams know no DNS", []string{"resolver/internal/mmsg"}, nil, []string{"github.com/miekg/dns", module + "/resolver"}},
 }
 
