@@ -91,7 +91,7 @@ func (s *settings) namesFlags(fs *flag.FlagSet) {
 	}
 	fs.Func("names", "`file` of names to answer, as YAML; may be repeated; read again when it changes, and on SIGHUP", source(resolver.FormatYAML))
 	fs.Func("hosts", "`file` of names to answer, as hosts(5); may be repeated", source(resolver.FormatHosts))
-	fs.StringVar(&s.sourcesFile, "sources", "", "`file` of other sources of names, such as the Services of clusters, as YAML")
+	fs.StringVar(&s.sourcesFile, "sources", "", "`file` of other sources of names, such as Services of clusters or an Istio mesh, as YAML")
 }
 
 func (s *settings) pluginFlags(fs *flag.FlagSet) {

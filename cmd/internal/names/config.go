@@ -11,6 +11,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/dnsteer/dnsteer/cmd/internal/names/istio"
 	"github.com/dnsteer/dnsteer/cmd/internal/names/kube"
 )
 
@@ -24,6 +25,13 @@ type Config struct {
 type Source struct {
 	Kubernetes *Kubernetes `json:"kubernetes"`
 	MCS        *MCS        `json:"mcs"`
+	Istio      *Istio      `json:"istio"`
+}
+
+// Istio is a source of the names of a mesh, by istiod.
+type Istio struct {
+	istio.Config
+	MaxAge string `json:"maxAge"` // as of Kubernetes
 }
 
 // MCS is a source of ServiceImports of one cluster (KEP-1645).
@@ -96,15 +104,30 @@ func ReadConfig(path string) (*Config, error) {
 }
 
 func (s Source) check() error {
+	kinds := 0
+	for _, is := range []bool{s.Kubernetes != nil, s.MCS != nil, s.Istio != nil} {
+		if is {
+			kinds++
+		}
+	}
 	switch {
-	case s.Kubernetes != nil && s.MCS != nil:
-		return errors.New("it is of two kinds: want kubernetes or mcs")
+	case kinds > 1:
+		return errors.New("it is of two kinds: want kubernetes, mcs or istio")
 	case s.Kubernetes != nil:
 		return s.Kubernetes.check()
 	case s.MCS != nil:
 		return s.MCS.kubernetes().check()
+	case s.Istio != nil:
+		return s.Istio.check()
 	}
-	return errors.New("it is of no kind: want kubernetes or mcs")
+	return errors.New("it is of no kind: want kubernetes, mcs or istio")
+}
+
+func (i *Istio) check() error {
+	if _, err := parseAge(i.MaxAge); err != nil {
+		return err
+	}
+	return i.Config.Check()
 }
 
 // kubernetes is an MCS source in the words of the other one.
@@ -120,7 +143,7 @@ func (k *Kubernetes) check() error {
 	if _, err := kube.ParseMerge(k.Merge); err != nil {
 		return err
 	}
-	if _, err := k.maxAge(); err != nil {
+	if _, err := parseAge(k.MaxAge); err != nil {
 		return err
 	}
 	if len(k.Clusters) == 0 {
@@ -153,13 +176,14 @@ func (k *Kubernetes) check() error {
 	return nil
 }
 
-func (k *Kubernetes) maxAge() (time.Duration, error) {
-	if k.MaxAge == "" {
+// parseAge reads a maxAge; none is for ever.
+func parseAge(text string) (time.Duration, error) {
+	if text == "" {
 		return 0, nil
 	}
-	d, err := time.ParseDuration(k.MaxAge)
+	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("maxAge is %q, not a duration such as 24h", k.MaxAge)
+		return 0, fmt.Errorf("maxAge is %q, not a duration such as 24h", text)
 	}
 	return d, nil
 }

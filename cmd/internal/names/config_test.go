@@ -3,10 +3,13 @@
 package names
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dnsteer/dnsteer/resolver"
@@ -25,13 +28,14 @@ func config(t *testing.T, text string) string {
 // What is not understood is refused, with the file and what was wanted.
 func TestReadConfigRefuses(t *testing.T) {
 	kubernetes := func(text string) string { return "sources:\n- kubernetes: {" + text + "}\n" }
+	istio := func(text string) string { return "sources:\n- istio: {" + text + "}\n" }
 	east := "clusters: [{name: east, kubeconfig: f, zones: [east.example.org]}]"
 	for _, tc := range []struct{ name, text, want string }{
 		{"not YAML", "sources: [", "did not find expected node content"},
 		{"unknown key", "source: []", `unknown field "source"`},
 		{"unknown key of a cluster", kubernetes("clusters: [{name: a, zone: b}]"), `unknown field "zone"`},
 		{"key twice", "sources: []\nsources: []", `key "sources" already set in map`},
-		{"no kind", "sources: [{}]", "source 1: it is of no kind: want kubernetes or mcs"},
+		{"no kind", "sources: [{}]", "source 1: it is of no kind: want kubernetes, mcs or istio"},
 		{"no clusters", kubernetes(""), "source 1: kubernetes has no clusters"},
 		{"merge", kubernetes("merge: both, " + east), `source 1: merge is "both", not local-first, union or remote-only`},
 		{"age", kubernetes("maxAge: 1d, " + east), `source 1: maxAge is "1d", not a duration such as 24h`},
@@ -42,9 +46,17 @@ func TestReadConfigRefuses(t *testing.T) {
 		{"secrets of nowhere", kubernetes("secrets: {cluster: west}, " + east), `source 1: secrets are in cluster "west", which is none of the clusters`},
 		{"secrets without namespace", kubernetes("secrets: {cluster: east}, " + east), "source 1: secrets have no namespace: istio-system, usually"},
 		{"secrets without zones", kubernetes("secrets: {cluster: east, namespace: a}, " + east), `source 1: secrets have no zones: cluster.local, or "{cluster}.example.org"`},
-		{"two kinds", "sources: [{kubernetes: {}, mcs: {}}]", "source 1: it is of two kinds: want kubernetes or mcs"},
+		{"two kinds", "sources: [{kubernetes: {}, mcs: {}}]", "source 1: it is of two kinds: want kubernetes, mcs or istio"},
 		{"mcs without a cluster", "sources: [{mcs: {}}]", "source 1: a cluster has no name"},
-		{"second source", kubernetes(east) + "- {}\n", "source 2: it is of no kind: want kubernetes or mcs"},
+		{"istio without an address", istio(""), `source 1: address is "", not a host with a port such as istiod.istio-system.svc:15012`},
+		{"istio without a port", istio("address: istiod"), `source 1: address is "istiod", not a host with a port`},
+		{"istio without trust", istio("address: 'istiod:15012'"), "source 1: there is no rootCert: want the file of the ConfigMap istio-ca-root-cert, or plaintext"},
+		{"token in the clear", istio("address: 'istiod:15010', plaintext: true, token: f"), "source 1: plaintext does not go with certificates, nor with a token"},
+		{"certificate without its key", istio("address: 'istiod:15012', rootCert: f, cert: f"), "source 1: cert and key go together"},
+		{"family", istio("address: 'istiod:15010', plaintext: true, families: [v4]"), `source 1: family "v4" is none: want ipv4 or ipv6`},
+		{"age of istio", istio("address: 'istiod:15010', plaintext: true, maxAge: 1d"), `source 1: maxAge is "1d", not a duration such as 24h`},
+		{"unknown key of istio", istio("adress: 'istiod:15010'"), `unknown field "adress"`},
+		{"second source", kubernetes(east) + "- {}\n", "source 2: it is of no kind: want kubernetes, mcs or istio"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := config(t, tc.text)
@@ -74,5 +86,30 @@ func TestOpenRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v", text, err)
 		}
+	}
+}
+
+// An istiod that is not there is waited for as long as one wants to, and no longer.
+func TestAwait(t *testing.T) {
+	c, err := ReadConfig(config(t, "sources: [{istio: {address: '127.0.0.1:1', plaintext: true}}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := resolver.NewNames()
+	s, err := Open(c, names, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.layers[0].Name(); got != "source 1 (istio)" {
+		t.Errorf("the layer is %q", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx) })
+	<-s.started
+	cancel()
+	running.Wait()
+	if missing := s.Await(ctx); !slices.Equal(missing, []string{"127.0.0.1:1"}) {
+		t.Errorf("missing are %q", missing)
 	}
 }

@@ -17,7 +17,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	var source strings.Builder
-	for _, pattern := range []string{"*_test.go", "kube/*_test.go", "kube/live/*_test.go", "../../../resolver/*_test.go"} {
+	for _, pattern := range []string{"*_test.go", "kube/*_test.go", "kube/live/*_test.go", "istio/*_test.go", "../../../resolver/*_test.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
