@@ -34,13 +34,21 @@ static __always_inline struct endpoint tag(enum family family, __u32 number)
 
 	if (family == FAMILY_IPV4) {
 		target.address.word[2] = bpf_htonl(0xffff);
-		target.address.word[3] = bpf_htonl(TAG4_PREFIX | number);
+		target.address.word[3] = bpf_htonl(TAG4_PREFIX + number);
 	} else {
 		target.address.word[0] = TAG6_PREFIX0;
 		target.address.word[1] = TAG6_PREFIX1;
 		target.address.word[3] = bpf_htonl(number);
 	}
 	return target;
+}
+
+/* seal is where a resolver keeps its scope whose listeners outlive it: the address behind
+ * the last tag, which stands for no nameserver.
+ */
+static __always_inline struct endpoint seal(enum family family)
+{
+	return tag(family, TAG_NUMBERS);
 }
 
 /* tag_of is the inverse of tag: the number, or TAG_NUMBERS if this is no tag. */

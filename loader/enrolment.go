@@ -211,6 +211,13 @@ func (e *Enrolment) delete() error {
 	return errors.Join(errs...)
 }
 
+// Expect says what Origin is to tell of the loopback addresses until the scope is
+// enrolled: queries may have waited at the listeners that a former resolver has left.
+func (e *Enrolment) Expect(s Scope) {
+	settings := s.settings(0)
+	e.settings.CompareAndSwap(nil, &settings)
+}
+
 // Origin returns the nameserver that a query was meant for which arrived at a local
 // address. It is false if the address is no target, or stands for nothing here. It goes
 // on telling after Withdraw, for what was on its way.
@@ -257,15 +264,21 @@ func (e *Enrolment) Close() {
 	}
 }
 
-// blessed are the sockets that the datapath looks up.
+// blessed are the sockets that carry the scope, where the datapath looks for it.
 func (e *Enrolment) blessed() []*socket {
-	var out []*socket
+	var seals, loopback []*socket
 	for _, s := range e.Listeners.sockets {
-		if !s.tags {
-			out = append(out, s)
+		switch {
+		case s.seal:
+			seals = append(seals, s)
+		case !s.tags:
+			loopback = append(loopback, s)
 		}
 	}
-	return out
+	if len(seals) > 0 {
+		return seals
+	}
+	return loopback
 }
 
 // storageKey is how user space names a socket to a map of socket storage.

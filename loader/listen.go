@@ -119,14 +119,8 @@ func (l *Listeners) add(family int, stream, tags bool, owner int) (*socket, erro
 func (l *Listeners) Addresses() []netip.AddrPort {
 	var list []netip.AddrPort
 	for _, s := range l.sockets {
-		if s.stream {
-			continue
-		}
-		switch a := s.address(l.Port).(type) {
-		case *unix.SockaddrInet4:
-			list = append(list, netip.AddrPortFrom(netip.AddrFrom4(a.Addr), l.Port))
-		case *unix.SockaddrInet6:
-			list = append(list, netip.AddrPortFrom(netip.AddrFrom16(a.Addr), l.Port))
+		if !s.stream && !s.seal {
+			list = append(list, addrPort(s.address(l.Port)))
 		}
 	}
 	return list
@@ -137,7 +131,7 @@ func (l *Listeners) Addresses() []netip.AddrPort {
 func (l *Listeners) UDP() ([]*net.UDPConn, error) {
 	var conns []*net.UDPConn
 	for _, s := range l.sockets {
-		if s.stream {
+		if s.stream || s.seal {
 			continue
 		}
 		c, err := net.FilePacketConn(s.file)

@@ -22,5 +22,6 @@ func TestMain(m *testing.M) {
 		"here":         runHere,
 		"leak":         runLeaker,
 		"watch":        runWatcher,
+		"connect":      runConnect,
 	})
 }

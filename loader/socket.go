@@ -26,6 +26,7 @@ type socket struct {
 	stream bool
 	family int
 	tags   bool
+	seal   bool // carries the scope, and is sent nothing
 }
 
 // openSocket opens one that is not bound yet.
@@ -50,7 +51,7 @@ func (s *socket) prepare() error {
 	if s.stream {
 		// Connections in TIME_WAIT must not keep a restarted resolver from its port.
 		errs = append(errs, setInt(s, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-	} else if setInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+	} else if !s.seal && setInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		errs = append(errs, setInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer))
 	}
 	if s.family == familyIPv6 {
@@ -59,7 +60,18 @@ func (s *socket) prepare() error {
 	if s.tags {
 		errs = append(errs, s.keepLocal())
 	}
+	if s.seal {
+		errs = append(errs, s.freeBind())
+	}
 	return errors.Join(errs...)
+}
+
+// freeBind allows an address that this host does not have, or not yet.
+func (s *socket) freeBind() error {
+	if s.family == familyIPv4 {
+		return setInt(s, unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+	}
+	return setInt(s, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
 }
 
 // keepLocal sees to it that a wildcard socket hears only what comes in by lo.
@@ -82,11 +94,13 @@ func (s *socket) keepLocal() error {
 	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	return errors.Join(
 		os.NewSyscallError("attach filter", unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &filter)),
-		// To answer from an address that is only routed to this host.
-		setInt(s, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1))
+		s.freeBind()) // to answer from an address that is only routed to this host
 }
 
 func (s *socket) address(port uint16) unix.Sockaddr {
+	if s.seal {
+		return sockaddr(netip.AddrPortFrom(sealAddress(s.family, port), port))
+	}
 	if s.family == familyIPv4 {
 		a := &unix.SockaddrInet4{Port: int(port)}
 		if !s.tags {
@@ -146,10 +160,12 @@ func inspect(f *os.File) (*socket, uint16, error) {
 	switch a := name.(type) {
 	case *unix.SockaddrInet4:
 		s.family, s.tags = familyIPv4, a.Addr == [4]byte{}
-		return s, uint16(a.Port), nil
 	case *unix.SockaddrInet6:
 		s.family, s.tags = familyIPv6, a.Addr == [16]byte{}
-		return s, uint16(a.Port), nil
+	default:
+		return nil, 0, fmt.Errorf("inspect socket: unexpected family %T", name)
 	}
-	return nil, 0, fmt.Errorf("inspect socket: unexpected family %T", name)
+	local := addrPort(name)
+	s.seal = local.Addr() == sealAddress(s.family, local.Port())
+	return s, local.Port(), nil
 }

@@ -65,7 +65,7 @@ func (s stranger) try() error {
 func strangers() []stranger {
 	var all []stranger
 	for _, network := range []string{"udp", "tcp"} {
-		for _, address := range []string{"127.0.0.1", "0.0.0.0", "127.53.1.2", "::1", "::"} {
+		for _, address := range []string{"127.0.0.1", "0.0.0.0", "127.53.1.2", "127.54.0.0", "::1", "::"} {
 			for options, list := range map[string][]int{
 				"plain": nil, "reuseaddr": {unix.SO_REUSEADDR}, "reuseport": {unix.SO_REUSEPORT},
 				"both": {unix.SO_REUSEADDR, unix.SO_REUSEPORT},

@@ -17,6 +17,16 @@ func tagPrefix6(port uint16) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
+// sealAddress is the address behind the last tag, where seals are: see Listeners.Seal.
+func sealAddress(family int, port uint16) netip.Addr {
+	if family == familyIPv4 {
+		return netip.AddrFrom4([4]byte{127, 54, 0, 0})
+	}
+	a := tagPrefix6(port).Addr().As16()
+	a[13] = 1
+	return netip.AddrFrom16(a)
+}
+
 // tagNumber returns the number in a tag; ok is false if the address is none.
 func tagNumber(a netip.Addr, port uint16) (number uint32, ok bool) {
 	a = a.Unmap()

@@ -102,7 +102,12 @@ func steer(tb testing.TB, ns *testenv.NetNS, cgroup *testenv.Cgroup) *loader.Dat
 	tb.Cleanup(datapath.Close)
 	var enrolment *loader.Enrolment
 	ns.Do(func() {
-		listeners, err := loader.Listen(datapath.Port())
+		kept, err := loader.Listen(datapath.Port())
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer kept.Close()
+		listeners, err := kept.Seal() // as run and exec do
 		if err != nil {
 			tb.Fatal(err)
 		}

@@ -122,7 +122,7 @@ func (s *model) decide(to netip.AddrPort, device bool) (loader.Verdict, way) {
 	switch state {
 	case stateDead:
 		return loader.NoListener, direct
-	case stateStranger:
+	case stateStranger, stateLeft:
 		return loader.Stranger, direct
 	}
 	if s.owned() { // 2.

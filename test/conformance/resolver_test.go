@@ -38,15 +38,27 @@ type resolver struct {
 // startResolver opens the listeners of a scope in ns, enrols it and serves it.
 func startResolver(tb testing.TB, ns *testenv.NetNS, d *loader.Datapath, scope loader.Scope) *resolver {
 	tb.Helper()
+	return startResolverOn(tb, ns, d, scope, nil)
+}
+
+// startResolverOn is startResolver on listeners that are there, and stay; nil opens some.
+func startResolverOn(tb testing.TB, ns *testenv.NetNS, d *loader.Datapath, scope loader.Scope, l *loader.Listeners) *resolver {
+	tb.Helper()
 	r := &resolver{ns: ns}
-	r.start(tb, d, scope)
+	r.start(tb, d, scope, l)
 	return r
 }
 
-func (r *resolver) start(tb testing.TB, d *loader.Datapath, scope loader.Scope) {
+func (r *resolver) start(tb testing.TB, d *loader.Datapath, scope loader.Scope, kept *loader.Listeners) {
 	tb.Helper()
 	r.ns.Do(func() {
-		listeners, err := loader.Listen(d.Port())
+		var listeners *loader.Listeners
+		var err error
+		if kept != nil {
+			listeners, err = kept.Seal()
+		} else {
+			listeners, err = loader.Listen(d.Port())
+		}
 		if err != nil {
 			tb.Fatalf("listen: %v", err)
 		}
@@ -54,6 +66,7 @@ func (r *resolver) start(tb testing.TB, d *loader.Datapath, scope loader.Scope) 
 			tb.Fatalf("attend: %v", err)
 		}
 	})
+	r.enrolment.Expect(scope)
 	r.serve(tb)
 	r.enrol(tb, scope)
 	ctx, cancel := context.WithCancel(context.Background())

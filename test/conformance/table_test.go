@@ -23,7 +23,7 @@ func TestTable(t *testing.T) {
 	mappedOwners := []probe.Owner{probe.OwnerNone, probe.OwnerUID, probe.OwnerGID, probe.OwnerBefore, probe.OwnerSeteuid}
 
 	for _, s := range []state{
-		stateAbsent, stateUp, stateDead, stateHung,
+		stateAbsent, stateUp, stateSealed, stateDead, stateLeft, stateHung,
 		stateClosedDead, stateClosedHung, stateStranger, stateForeign,
 	} {
 		for _, users := range []struct {
@@ -67,7 +67,7 @@ func (w *world) runShapes(t *testing.T, owner probe.Owner) {
 // listens tells whether somebody serves the target.
 func (s state) listens() bool {
 	switch s {
-	case stateUp, stateHung, stateClosedHung, stateStranger, stateForeign:
+	case stateUp, stateSealed, stateHung, stateClosedHung, stateStranger, stateForeign:
 		return true
 	}
 	return false

@@ -20,6 +20,9 @@ func TestTransitions(t *testing.T) {
 	resolverFirst := "resolver origin=" + v4.first.Addr().String()
 	resolverOther := "resolver origin=" + v4.other.Addr().String()
 	up := func(t *testing.T, w *world) { w.resolver = startResolver(t, w.client, w.datapath, w.scope()) }
+	again := func(t *testing.T, w *world) {
+		w.resolver = startResolverOn(t, w.client, w.datapath, w.scope(), w.listeners)
+	}
 	dies := func(_ *testing.T, w *world) { w.resolver.close() }
 	withdraws := func(t *testing.T, w *world) {
 		if err := w.resolver.enrolment.Withdraw(); err != nil {
@@ -73,13 +76,23 @@ func TestTransitions(t *testing.T) {
 			conversation(named, named), dies, []string{resolverFirst, first}, "",
 			counts{udp4(loader.Steered): 1, udp4(loader.Restored): 1, udp4(loader.NoListener): 1}},
 		// limit: no hook runs on send, so a connected socket has to connect again, as stub
-		// resolvers do for each query, or be moved by Datapath.Return.
+		// resolvers do for each query, or be moved by Datapath.Return; or, as below, the
+		// listeners have to outlive their resolver.
 		{"the resolver dies: a connected socket learns of it", stateUp, probe.V4,
 			conversation(connect, unnamed), dies, []string{resolverFirst}, "ECONNREFUSED",
 			counts{udp4(loader.Steered): 1, udp4(loader.Restored): 2}},
 		{"the resolver dies: connected again, it asks the nameserver", stateUp, probe.V4,
 			conversation(connect, reconnect), dies, []string{resolverFirst, first}, "",
 			counts{udp4(loader.Steered): 1, udp4(loader.Restored): 1, udp4(loader.NoListener): 1}},
+		{"the resolver dies beside listeners: the next call goes to the nameserver", stateSealed, probe.V4,
+			conversation(named, named), dies, []string{resolverFirst, first}, "",
+			counts{udp4(loader.Steered): 1, udp4(loader.Restored): 1, udp4(loader.Stranger): 1}},
+		{"another resolver comes: what a connected socket asked meanwhile is answered", stateLeft, probe.V4,
+			conversation(steps(to(probe.Connect, v4.target), call(probe.Send)), steps(call(probe.Recv))), again,
+			[]string{resolverFirst}, "", counts{}},
+		{"another resolver: so is what is asked during the change", stateSealed, probe.V4,
+			conversation(connect, unnamed), func(t *testing.T, w *world) { dies(t, w); again(t, w) },
+			[]string{resolverFirst, resolverFirst}, "", counts{udp4(loader.Steered): 1, udp4(loader.Restored): 3}},
 		{"the scope ends: the next call goes to the nameserver", stateUp, probe.V4,
 			conversation(named, named), withdraws, []string{resolverFirst, first}, "",
 			counts{udp4(loader.Steered): 1, udp4(loader.Restored): 1, udp4(loader.Stranger): 1}},

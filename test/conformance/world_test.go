@@ -24,7 +24,9 @@ type state string
 const (
 	stateAbsent     state = "absent"      // no datapath: what the kernel does by itself
 	stateUp         state = "up"          // an authorised, live resolver
+	stateSealed     state = "sealed"      // the same, with listeners that are to outlive it
 	stateDead       state = "dead"        // it was there and is gone
+	stateLeft       state = "left"        // the same, but its listeners are there
 	stateHung       state = "hung"        // it is there, its heartbeat is not
 	stateClosedDead state = "closed-dead" // the same, in a scope that fails closed
 	stateClosedHung state = "closed-hung"
@@ -75,6 +77,8 @@ type world struct {
 	resolver *resolver        // nil if there never was one of ours
 	probe    *probe.Child
 	blind    bool // the kernel has no BTF, so that the datapath sees less
+
+	listeners *loader.Listeners // that outlive the resolver, or nil
 }
 
 // kernelBTF tells whether the datapath can see what is outside the stable context.
@@ -148,6 +152,9 @@ func worldWith(tb testing.TB, s state, userIDs int, opts loader.Options) *world 
 		for _, f := range []probe.Family{probe.V4, probe.V6} {
 			testenv.Nameserver(tb, w.client, namesOf(f).target, text("foreign"))
 		}
+	case stateSealed, stateLeft:
+		w.keepListeners(tb)
+		w.resolver = startResolverOn(tb, w.client, w.datapath, w.scope(), w.listeners)
 	default:
 		w.resolver = startResolver(tb, w.client, w.datapath, w.scope())
 	}
@@ -155,12 +162,24 @@ func worldWith(tb testing.TB, s state, userIDs int, opts loader.Options) *world 
 		w.enrolNamespace(tb, s == stateForeign)
 	}
 	switch s {
-	case stateDead, stateClosedDead:
+	case stateDead, stateLeft, stateClosedDead:
 		w.resolver.close()
 	case stateHung, stateClosedHung:
 		w.resolver.hang(tb)
 	}
 	return w
+}
+
+// keepListeners opens those of resolvers that come and go.
+func (w *world) keepListeners(tb testing.TB) {
+	tb.Helper()
+	w.client.Do(func() {
+		var err error
+		if w.listeners, err = loader.Listen(w.datapath.Port()); err != nil {
+			tb.Fatalf("listen: %v", err)
+		}
+	})
+	tb.Cleanup(w.listeners.Close)
 }
 
 func (w *world) scope() loader.Scope {
