@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
 )
 
@@ -27,6 +28,7 @@ type request struct {
 	ForwardSpecial bool              `json:"forwardSpecial,omitempty"`
 	Sources        []resolver.Source `json:"sources,omitempty"`  // doConfigure, doNames
 	QueryLog       int               `json:"queryLog,omitempty"` // doConfigure
+	Scope          loader.Scope      `json:"scope,omitzero"`     // doConfigure: what it will be
 }
 
 type verb string

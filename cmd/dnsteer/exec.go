@@ -64,28 +64,28 @@ func (h *host) exec(ctx context.Context, path string, args []string, as identity
 		return err
 	}
 	defer func() { err = keep(err, cgroup.remove()) }()
-	listeners, err := listen(loader.DefaultPort, execPorts)
+	h.listeners, err = listen(loader.DefaultPort, execPorts)
 	if err != nil {
 		return err
 	}
-	defer func() { err = keep(err, loader.RemoveTagRoute(listeners.Port)) }()
+	defer func() {
+		h.listeners.Close()
+		err = keep(err, loader.RemoveTagRoute(h.listeners.Port))
+	}()
 	h.datapath, err = loader.Load(loader.Options{
-		Cgroup: cgroup.path, Port: listeners.Port, Only: h.settings.only, Except: h.settings.except,
+		Cgroup: cgroup.path, Port: h.listeners.Port, Only: h.settings.only, Except: h.settings.except,
 	})
 	if err != nil {
-		listeners.Close()
 		return err
 	}
 	defer h.datapath.Close()
-	if err := h.start(listeners); err != nil {
+	if err := h.start(); err != nil {
 		return err
 	}
 	besideCtx, cancel := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	beside.Go(func() { h.watch(besideCtx) })
-	beside.Go(func() {
-		h.supervise(besideCtx, nil, func() error { return h.startOn(listeners.Port) })
-	})
+	beside.Go(func() { h.supervise(besideCtx, nil) })
 	err = runCommandIn(cgroup, path, args, as, signals)
 	cancel()
 	beside.Wait()

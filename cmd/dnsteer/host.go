@@ -36,15 +36,17 @@ type settings struct {
 	untagged   bool
 }
 
-// host is the privileged side: it owns the datapath and starts, enrols and ends the
-// worker. The listeners are the worker's alone once it serves: were a copy left here,
-// the scope would outlive a dead resolver.
+// host is the privileged side: it owns the datapath and the listeners, and starts, enrols
+// and ends the worker. What carries the scope is the worker's alone once it serves: were a
+// copy left here, queries would be steered to a dead resolver. The listeners are not: what
+// arrives there while one worker takes the place of another waits.
 type host struct {
-	settings settings
-	datapath *loader.Datapath
-	stderr   io.Writer
-	page     pageListener // where the worker serves its metrics; nil without
-	queryLog int          // one query in so many is logged; 0 is none
+	settings  settings
+	datapath  *loader.Datapath
+	listeners *loader.Listeners // nil with --resolver=none
+	stderr    io.Writer
+	page      pageListener // where the worker serves its metrics; nil without
+	queryLog  int          // one query in so many is logged; 0 is none
 
 	mu     sync.Mutex // one request at a time
 	worker *exec.Cmd
@@ -52,26 +54,39 @@ type host struct {
 	ended  chan struct{} // closed when the worker has ended
 }
 
-// start starts a worker on the listeners, enrols it, and moves the sockets that were
-// connected before. It takes over the listeners.
-func (h *host) start(listeners *loader.Listeners) error {
-	enrolment, err := h.datapath.Attend(listeners)
+// start starts a worker on the listeners, and enrols it when it serves.
+func (h *host) start() error {
+	sealed, err := h.listeners.Seal()
 	if err != nil {
-		listeners.Close()
+		return err
+	}
+	enrolment, err := h.datapath.Attend(sealed)
+	if err != nil {
+		sealed.Close()
 		return err
 	}
 	defer enrolment.Close()
-	resp, err := h.spawn(enrolment, nil)
+	scope := h.scope()
+	resp, err := h.spawn(enrolment, scope, nil)
 	if resp.Refused {
 		// Before Linux 5.19 the kernel may want CAP_BPF even for a map that one was given.
-		resp, err = h.spawn(enrolment, []uintptr{unix.CAP_BPF})
+		resp, err = h.spawn(enrolment, scope, []uintptr{unix.CAP_BPF})
 	}
 	if err != nil {
 		return err
 	}
 	h.warn(resp.Warnings)
+	if err := h.enrol(enrolment, scope); err != nil {
+		h.kill()
+		return err
+	}
+	return nil
+}
+
+// scope is that of this namespace, as resolv.conf is now.
+func (h *host) scope() loader.Scope {
 	conf := resolvconf.Read(resolvconf.Path)
-	scope := loader.Scope{
+	return loader.Scope{
 		OwnerUID:    loader.DefaultOwner,
 		OwnerGID:    loader.DefaultOwner,
 		PrimaryIPv4: conf.Primary(netip.Addr.Is4),
@@ -79,11 +94,6 @@ func (h *host) start(listeners *loader.Listeners) error {
 		FailClosed:  h.settings.failClosed,
 		Untagged:    h.settings.untagged,
 	}
-	if err := h.enrol(enrolment, scope); err != nil {
-		h.kill()
-		return err
-	}
-	return nil
 }
 
 func (h *host) enrol(enrolment *loader.Enrolment, scope loader.Scope) error {
@@ -105,7 +115,7 @@ func (h *host) enrol(enrolment *loader.Enrolment, scope loader.Scope) error {
 }
 
 // spawn starts the worker and waits until it serves.
-func (h *host) spawn(enrolment *loader.Enrolment, ambient []uintptr) (response, error) {
+func (h *host) spawn(enrolment *loader.Enrolment, scope loader.Scope, ambient []uintptr) (response, error) {
 	maps, listeners, err := enrolment.Files()
 	if err != nil {
 		return response{}, err
@@ -148,7 +158,7 @@ func (h *host) spawn(enrolment *loader.Enrolment, ambient []uintptr) (response, 
 	h.mu.Lock()
 	h.worker, h.ctl, h.ended = cmd, ctl, ended
 	h.mu.Unlock()
-	resp, err := h.configure()
+	resp, err := h.configure(scope)
 	if err != nil {
 		h.kill()
 	}
@@ -164,12 +174,12 @@ func workerStartError(err error) error {
 	return err
 }
 
-func (h *host) configure() (response, error) {
+func (h *host) configure(scope loader.Scope) (response, error) {
 	r, err := h.namesRequest(doConfigure)
 	if err != nil {
 		return response{}, err
 	}
-	r.QueryLog = h.queryLog
+	r.Scope, r.QueryLog = scope, h.queryLog
 	return h.call(r)
 }
 
@@ -235,7 +245,8 @@ func (h *host) stop() error {
 	return err
 }
 
-// kill ends the worker at once, and returns when its sockets are closed.
+// kill ends the worker at once, and returns when its sockets are closed: nothing is
+// steered any more.
 func (h *host) kill() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

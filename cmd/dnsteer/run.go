@@ -82,22 +82,17 @@ func (s *service) run(ctx context.Context) error {
 	defer signal.Stop(hup)
 	// The listeners come first: of two that start in one namespace, one gets no further,
 	// and has touched nothing of the other's.
-	var listeners *loader.Listeners
 	if !s.foreign {
 		var err error
-		if listeners, err = s.listenPatiently(s.opts.Port); err != nil {
+		if s.listeners, err = s.listenPatiently(s.opts.Port); err != nil {
 			return err
 		}
 	}
 	if err := s.loadOrAdopt(); err != nil {
-		if listeners != nil {
-			listeners.Close()
-			err = keep(err, loader.RemoveTagRoute(s.opts.Port))
-		}
-		return err
+		return keep(err, s.unlisten())
 	}
 	defer s.datapath.Close()
-	err := s.serve(ctx, hup, listeners)
+	err := s.serve(ctx, hup)
 	if err != nil && s.adopted {
 		s.keep = true // as it was before we failed to start
 	}
@@ -146,18 +141,15 @@ func (s *service) tryLoadOrAdopt() error {
 }
 
 // serve runs until ctx ends, or until the first start of the resolver fails.
-func (s *service) serve(ctx context.Context, hup <-chan os.Signal, listeners *loader.Listeners) error {
+func (s *service) serve(ctx context.Context, hup <-chan os.Signal) error {
 	if s.leaks {
 		if err := s.datapath.CountLeaks(true); err != nil {
-			if listeners != nil {
-				listeners.Close()
-			}
 			return err
 		}
 	}
-	begin := s.enrolForeign
-	if listeners != nil {
-		begin = func() error { return s.start(listeners) }
+	begin := s.start
+	if s.foreign {
+		begin = s.enrolForeign
 	}
 	if err := begin(); err != nil {
 		return err
@@ -176,7 +168,7 @@ func (s *service) serve(ctx context.Context, hup <-chan os.Signal, listeners *lo
 		go s.servePage(ctx)
 	}
 	go s.watch(ctx)
-	s.supervise(ctx, hup, func() error { return s.startOn(s.datapath.Port()) })
+	s.supervise(ctx, hup)
 	return nil
 }
 
@@ -220,8 +212,14 @@ func (s *service) end() error {
 	if s.ctl != nil {
 		errs = append(errs, s.stop())
 	}
-	if !s.foreign {
-		errs = append(errs, loader.RemoveTagRoute(s.datapath.Port()))
+	return errors.Join(append(errs, s.unlisten())...)
+}
+
+// unlisten gives up the port.
+func (s *service) unlisten() error {
+	if s.foreign {
+		return nil
 	}
-	return errors.Join(errs...)
+	s.listeners.Close()
+	return loader.RemoveTagRoute(s.listeners.Port)
 }

@@ -19,16 +19,11 @@ const (
 	portPatience = 5 * time.Second
 	// The resolver is started again at once, then ever more slowly if it keeps ending.
 	restartFirst, restartMost = 50 * time.Millisecond, 10 * time.Second
+	// connectedPatience is for how long connected sockets wait for the next resolver: it
+	// is there within a tenth of a second, or within a few if it has a million names to
+	// read, and most of their applications ask again after 5 s.
+	connectedPatience = 3 * time.Second
 )
-
-// startOn starts the resolver again on the port that it had.
-func (h *host) startOn(port uint16) error {
-	listeners, err := h.listenPatiently(port)
-	if err != nil {
-		return err
-	}
-	return h.start(listeners)
-}
 
 // listenPatiently is loader.Listen for a port that may be busy for a moment yet.
 func (h *host) listenPatiently(port uint16) (*loader.Listeners, error) {
@@ -45,12 +40,11 @@ func (h *host) listenPatiently(port uint16) (*loader.Listeners, error) {
 	}
 }
 
-// supervise reloads on hup and begins again when the resolver ends, until ctx ends.
+// supervise reloads on hup and starts the resolver again when it ends, until ctx ends.
 // Without resolver, queries go to their nameserver.
-func (h *host) supervise(ctx context.Context, hup <-chan os.Signal, begin func() error) {
-	wait := restartFirst
-	for {
-		started := time.Now()
+func (h *host) supervise(ctx context.Context, hup <-chan os.Signal) {
+	var wait time.Duration
+	for started := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -63,34 +57,70 @@ func (h *host) supervise(ctx context.Context, hup <-chan os.Signal, begin func()
 		}
 		h.kill()
 		if time.Since(started) > restartMost {
-			wait = restartFirst
+			wait = 0
 		}
-		h.say("the resolver has ended; starting it again in %v", wait)
-		// Connected sockets still have it as their peer, and are refused.
-		h.move("with a dead resolver", h.datapath.Return)
-		if wait = h.beginAgain(ctx, wait, begin); wait == 0 {
+		h.say("the resolver has ended (%v); starting it again%s", h.worker.ProcessState, in(wait))
+		var ok bool
+		if wait, ok = h.restart(ctx, wait); !ok {
 			return
 		}
+		started = time.Now()
 		h.move("with their nameserver", h.datapath.Resteer)
 	}
 }
 
-// beginAgain tries until it succeeds, and returns how long to wait the next time; 0
-// says that ctx has ended.
-func (h *host) beginAgain(ctx context.Context, wait time.Duration, begin func() error) time.Duration {
+// restart starts the resolver until it serves, and returns how long to wait before it is
+// started the next time; it is false if ctx has ended.
+//
+// Connected sockets still have the resolver as their peer, so what they ask arrives at
+// the listeners, where the next resolver finds it. If there is none for a while, they are
+// returned to their nameserver, unless they shall not reach it.
+func (h *host) restart(ctx context.Context, wait time.Duration) (time.Duration, bool) {
+	patience := time.NewTimer(connectedPatience)
+	defer patience.Stop()
+	returned, failed := h.settings.failClosed, false
+	giveBack := func() {
+		if !returned {
+			h.move("with a dead resolver", h.datapath.Return)
+		}
+		returned = true
+	}
 	for {
+		if wait > connectedPatience {
+			giveBack()
+		}
 		select {
 		case <-ctx.Done():
-			return 0
+			return 0, false
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, restartMost)
-		err := begin()
-		if err == nil {
-			return wait
+		started := make(chan error, 1)
+		go func() { started <- h.start() }()
+		var err error
+		select {
+		case err = <-started:
+		case <-patience.C:
+			giveBack()
+			err = <-started
 		}
-		h.say("start the resolver again: %v; next try in %v", err, wait)
+		wait = min(max(2*wait, restartFirst), restartMost)
+		if err == nil {
+			if failed {
+				h.say("the resolver is back")
+			}
+			return wait, true
+		}
+		failed = true
+		giveBack()
+		h.say("start the resolver again: %v; next try%s", err, in(wait))
 	}
+}
+
+func in(wait time.Duration) string {
+	if wait == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" in %v", wait)
 }
 
 // move moves connected sockets and returns how many. One that stays where it is asks

@@ -144,6 +144,7 @@ func (w *worker) configure(ctx context.Context, r request) (response, error) {
 	if err != nil {
 		return resp, err
 	}
+	w.enrolment.Expect(r.Scope)
 	udp, err := w.enrolment.Listeners.UDP()
 	if err != nil {
 		return resp, err

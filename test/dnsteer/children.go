@@ -4,11 +4,27 @@ package dnsteer
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/dnsteer/dnsteer/loader"
 )
+
+// Worker is the resolver's process, whose parent is pid: the child that belongs to the
+// exempt owner. Zero if there is none.
+func Worker(pid int) int {
+	uid := fmt.Sprintf("\nUid:\t%d\t", loader.DefaultOwner)
+	for _, child := range Children(pid) {
+		status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(child), "status"))
+		if err == nil && strings.Contains(string(status), uid) {
+			return child
+		}
+	}
+	return 0
+}
 
 // Children lists the processes whose parent is pid and that have not ended.
 func Children(pid int) []int {

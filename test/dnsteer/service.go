@@ -129,12 +129,7 @@ func (s *Service) Signal(sig os.Signal) {
 }
 
 // Worker is the process of its resolver; zero if there is none.
-func (s *Service) Worker() int {
-	for _, pid := range Children(s.PID()) {
-		return pid
-	}
-	return 0
-}
+func (s *Service) Worker() int { return Worker(s.PID()) }
 
 // Stop tells it to end (SIGTERM) and fails the test unless it ends well.
 func (s *Service) Stop() {

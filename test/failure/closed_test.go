@@ -36,13 +36,16 @@ func TestFailClosed(t *testing.T) {
 			w := newWorld(t)
 			service := w.run(t, "--fail-closed")
 			load := w.load(t, shortPatience, Unconnected, PerQuery, TCP)
+			connected := w.load(t, patience, Connected)
 			load.await("answered by the resolver", by(byTable, 0))
+			connected.await("answered by the resolver", by(byTable, 0))
 			gone, mend := tc.breakIt(t, service)
 			load.awaitMany("refused", 10, func(q query) bool { return q.Start >= gone && refused(q) })
 			mended := now()
 			mend()
 			load.await("answered by the resolver again", by(byTable, mended))
-			queries := load.stop(0)
+			connected.await("answered by the resolver again", by(byTable, mended))
+			queries, waited := load.stop(0), connected.stop(0)
 			service.Stop()
 
 			for _, q := range endedBefore(since(queries, gone), mended) {
@@ -52,6 +55,11 @@ func TestFailClosed(t *testing.T) {
 				if took := q.End - q.Start; took > time.Second {
 					t.Errorf("%s to %s: refused after %v, want at once", q.Shape, q.Server, took)
 				}
+			}
+			// A connected socket passes no hook: what it asks waits for the resolver.
+			assertNotRefused(t, waited)
+			if n := count(waited, by(byNameserver, 0)); n > 0 {
+				t.Errorf("%d queries of connected sockets went to their nameserver", n)
 			}
 			for _, nameserver := range w.nameservers {
 				if n := nameserver.Count(tableName); n > 0 {

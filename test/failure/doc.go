@@ -8,8 +8,10 @@
 // so each answer tells who gave it.
 //
 //	what is done to dnsteer        what clients may notice
-//	kill -9 of the resolver        nothing from the next query on; its nameserver answers
-//	                               until the resolver is back, within a second
+//	kill -9 of the resolver        what it had read gets no answer; all else is answered, by
+//	                               its nameserver or, what waits, by the next resolver
+//	the same, and it cannot start  connected sockets get no answer for up to 3 s, then that
+//	                               of their nameserver
 //	SIGSTOP of the resolver        queries of the first two seconds get no answer
 //	kill -9 of "dnsteer run"       nothing; the next run adopts the datapath
 //	SIGTERM                        nothing; nothing is left

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +29,7 @@ func TestExecLeavesProcess(t *testing.T) {
 	if err := unix.Mkfifo(gate, 0o644); err != nil {
 		t.Fatalf("make gate: %v", err)
 	}
-	load := w.execLoad(t, "sh", "-c", background, gate)
+	load := w.execLoad(t, everyShape, shortPatience, "sh", "-c", background, gate)
 	load.await("answered by the resolver", by(byTable, 0))
 	write(t, gate, "\n")
 	awaitEnd(t, load.cmd)
@@ -42,7 +43,7 @@ func TestExecLeavesProcess(t *testing.T) {
 // cgroup, where CMD still is, and the route to tags stay.
 func TestExecKilled(t *testing.T) {
 	w := newWorld(t)
-	load := w.execLoad(t)
+	load := w.execLoad(t, []Shape{Unconnected, PerQuery, TCP}, shortPatience)
 	load.await("answered by the resolver", by(byTable, 0))
 	_, dead := kill(t, load.cmd.Process.Pid)
 	load.awaitMany("answered by its nameserver", 20, by(byNameserver, dead))
@@ -53,10 +54,9 @@ func TestExecKilled(t *testing.T) {
 }
 
 // execLoad runs a load under "dnsteer exec", as the arguments of a command.
-func (w *world) execLoad(t *testing.T, command ...string) *load {
+func (w *world) execLoad(t *testing.T, shapes []Shape, timeout time.Duration, command ...string) *load {
 	t.Helper()
-	shapes := []Shape{Unconnected, PerQuery, TCP}
-	p := plan{Name: tableName, Servers: nameservers, Shapes: shapes, Timeout: shortPatience}
+	p := plan{Name: tableName, Servers: nameservers, Shapes: shapes, Timeout: timeout}
 	return startLoad(t, p, func(cmd *exec.Cmd) {
 		cmd.Args = append(command, cmd.Args...)
 		w.place.Exec(t, cmd, "--hosts", w.hosts)

@@ -26,8 +26,9 @@ const (
 	pace = 3 * time.Millisecond
 	// patience is how long a client of libc waits for an answer.
 	patience = 5 * time.Second
-	// awaitTimeout bounds the wait for answers that take milliseconds.
-	awaitTimeout = 10 * time.Second
+	// awaitTimeout bounds the wait for answers that take milliseconds, or as long as a
+	// client waits for one that is lost.
+	awaitTimeout = 20 * time.Second
 )
 
 // plan is what the load does: every shape asks every server for Name.

@@ -32,6 +32,8 @@ const (
 	// query of every client under way at almost every moment.
 	farName  = "www.example.org."
 	farDelay = 20 * time.Millisecond
+	// otherName is not in the table either.
+	otherName = "other.example.org."
 )
 
 var (
