@@ -71,7 +71,7 @@ func (p *pod) attach(at cnirpc.Attachment) {
 		p.annotations = at.Annotations
 	}
 	if at.DNS != nil && p.confRead.IsZero() {
-		p.conf = resolvconf.New(at.DNS.Servers, at.DNS.Searches)
+		p.conf = resolvconf.New(at.DNS.Servers, at.DNS.Searches, at.DNS.Options)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/dnsteer/dnsteer/resolver"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -218,4 +219,47 @@ func TestHostNetwork(t *testing.T) {
 	w.expect(t, node, "192.0.2.53", "www.example.org.", "198.51.100.53")
 	agent.end(t, unix.SIGTERM)
 	w.expect(t, node, "192.0.2.53", svc, "198.51.100.53")
+}
+
+// How long a pod's clients wait, and how often they ask, is what its resolv.conf says: by
+// what the runtime tells at first, and then by the file itself. A failure comes before
+// they stop listening (resolv.conf(5)).
+func TestPodsPatience(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	server.Do(func() {
+		silent, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(192, 0, 2, 53), Port: 53})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { silent.Close() })
+	})
+	agent := w.start(t, testenv.NewNetNS(t))
+	becomes := func(name, want string) {
+		t.Helper()
+		testenv.Eventually(t, patience, func() error {
+			var got string
+			pod.Do(func() {
+				answer, err := resolver.Query(t.Context(), netip.MustParseAddrPort("127.0.0.1:15053"), name, "A", false)
+				if got = fmt.Sprint(err); err == nil {
+					got, _, _ = strings.Cut(answer.Error, "; ") // and that it is cached
+				}
+			})
+			if !strings.HasSuffix(got, want) {
+				return fmt.Errorf("got %q, want %q", got, want)
+			}
+			return nil
+		})
+	}
+	at := podAttachment(t, pod, "pod-a", "192.0.2.53")
+	at.DNS.Options = []string{"ndots:5", "timeout:1", "attempts:1"}
+	if err := w.client().Add(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	becomes("a.example.org", "upstream 192.0.2.53:53 timed out")
+	r := w.runPod(t, pod, uidA, "nameserver 192.0.2.53\noptions timeout:1 attempts:2\n")
+	defer r.end()
+	becomes("b.example.org", "upstream 192.0.2.53:53 timed out after 2 tries")
+	agent.end(t, unix.SIGTERM)
 }

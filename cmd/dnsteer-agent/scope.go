@@ -115,7 +115,7 @@ func (a *agent) holdScope(p plan, e *loader.Enrolment) *nodeScope {
 func (s *nodeScope) serve(server *resolver.Server, conf resolvconf.Conf) error {
 	var err error
 	s.resolver, err = server.NewScope(resolver.ScopeConfig{
-		Settings: resolver.Settings{Search: conf.Search},
+		Settings: clientsOf(conf),
 		Origin:   s.enrolment.Origin,
 		Dial:     s.dial,
 		Logger:   s.log,
@@ -174,10 +174,20 @@ func settingsOf(conf resolvconf.Conf) loader.Scope {
 	}
 }
 
-// setConf changes what names are completed with. What 127.0.0.1 stands for stays: a
-// socket that is connected to it would see the new nameserver's answer under the old
-// one's name, and every other nameserver has a tag all the same.
-func (s *nodeScope) setConf(conf resolvconf.Conf) { s.resolver.SetSearch(conf.Search) }
+// clientsOf says what the clients of a pod with that resolv.conf do.
+func clientsOf(conf resolvconf.Conf) resolver.Settings {
+	return resolver.Settings{Search: conf.Search, Timeout: conf.Timeout, Attempts: conf.Attempts, Rotate: conf.Rotate}
+}
+
+// setConf changes what names are completed with, and how long clients wait. What
+// 127.0.0.1 stands for stays: a socket that is connected to it would see the new
+// nameserver's answer under the old one's name, and every other nameserver has a tag all
+// the same.
+func (s *nodeScope) setConf(conf resolvconf.Conf) {
+	if err := s.resolver.Set(clientsOf(conf)); err != nil {
+		s.log.Warn("resolv.conf not followed", "err", err)
+	}
+}
 
 func (s *nodeScope) check() error {
 	select {

@@ -51,12 +51,16 @@ func Parse(text string) Conf {
 		case "search", "domain": // the last one wins
 			conf.Search = fields[1:]
 		case "options":
-			for _, option := range fields[1:] {
-				conf.option(option)
-			}
+			conf.options(fields[1:])
 		}
 	}
 	return conf
+}
+
+func (c *Conf) options(list []string) {
+	for _, option := range list {
+		c.option(option)
+	}
 }
 
 // option takes what it knows. Numbers are bounded as in the C library.
@@ -78,8 +82,10 @@ func (c *Conf) option(text string) {
 }
 
 // New makes a Conf of what a container runtime tells. What makes no sense is skipped.
-func New(nameservers, search []string) Conf {
-	return Conf{Nameservers: addresses(nameservers), Search: search}
+func New(nameservers, search, options []string) Conf {
+	conf := Conf{Nameservers: addresses(nameservers), Search: search}
+	conf.options(options)
+	return conf
 }
 
 func addresses(texts []string) []netip.Addr {

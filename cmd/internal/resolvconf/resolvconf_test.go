@@ -65,3 +65,12 @@ func TestParse(t *testing.T) {
 		})
 	}
 }
+
+// What a runtime tells is read as the file is.
+func TestNew(t *testing.T) {
+	got := New([]string{"192.0.2.53", "x"}, []string{"example.org"}, []string{"ndots:5", "timeout:2", "rotate", "attempts:9"})
+	want := Parse("nameserver 192.0.2.53\nsearch example.org\noptions ndots:5 timeout:2 rotate attempts:9\n")
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || got.Attempts != 5 || !got.Rotate {
+		t.Errorf("(-file +told):\n%s", diff)
+	}
+}
