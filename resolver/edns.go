@@ -29,7 +29,10 @@ type edns struct {
 	version  uint8
 	flags    uint16 // DO and what is yet to be defined
 	options  []option
-	cookie   []byte // of ours to an upstream, which goes with them; nil for none
+	// cookie is one of ours to an upstream, which goes with the options; nil for none.
+	cookie []byte
+	// padded hides on an encrypted way how long the query is.
+	padded bool
 }
 
 type option struct {
@@ -137,6 +140,26 @@ func (e *edns) onward() []option {
 		options = append(options, option{dns.EDNS0COOKIE, e.cookie})
 	}
 	return options
+}
+
+// padBlock is what encrypted queries are padded to a multiple of (RFC 8467 section 4.1).
+const padBlock = 128
+
+// hidden is the record for an encrypted query; nil stays nil.
+func (e *edns) hidden() *edns {
+	if e == nil {
+		return nil
+	}
+	hidden := *e
+	hidden.padded = true
+	return &hidden
+}
+
+// pad makes a message of that length, without this record, one that has the length of
+// others (RFC 7830 section 3).
+func (e *edns) pad(length int) {
+	length += e.len() + 4
+	e.options = append(e.options, option{dns.EDNS0PADDING, make([]byte, (padBlock-length%padBlock)%padBlock)})
 }
 
 func isHopByHop(code uint16) bool {

@@ -200,6 +200,9 @@ func (r *race) retry() {
 func (r *race) launch() {
 	p := r.peers[len(r.tries)%len(r.peers)]
 	t := &try{to: r, peer: p, req: r.req, opt: r.req.edns, network: p.up.network(r.req.TCP), start: time.Now()}
+	if p.up.transport >= overTLS {
+		t.opt = t.opt.hidden()
+	}
 	r.tries = append(r.tries, t)
 	r.pending++
 	p.asks()

@@ -3,6 +3,7 @@
 package resolver
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -224,6 +226,83 @@ func TestTLSResumption(t *testing.T) {
 	}
 }
 
+// webServer speaks HTTP/2 and TLS.
+func webServer(t *testing.T, cert tls.Certificate, do http.HandlerFunc) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &http.Server{Handler: do, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = web.ServeTLS(l, "", "")
+	}()
+	t.Cleanup(func() {
+		_ = web.Close()
+		<-done
+	})
+	return l.Addr().String()
+}
+
+// Encrypted queries have the length of others: a multiple of 128 octets, with zeros (RFC
+// 7830 section 3, RFC 8467 section 4.1). Answers' padding is of their hop.
+func TestPadding(t *testing.T) {
+	cert, roots := certificate(t)
+	queries := make(chan []byte, 16)
+	padded := func(wire []byte) []byte {
+		queries <- wire
+		return respond(t, wire, func(m *dns.Msg) {
+			if opt := m.IsEdns0(); opt != nil {
+				opt.Option = append(opt.Option, &dns.EDNS0_PADDING{Padding: make([]byte, 300)})
+			}
+		}, good)
+	}
+	overTLS := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{cert}}, func(conn net.Conn) {
+		for {
+			wire, err := readFrame(conn)
+			if err != nil {
+				return
+			}
+			_ = writeFrame(conn, padded(wire))
+		}
+	})
+	overHTTPS := webServer(t, cert, func(w http.ResponseWriter, r *http.Request) {
+		wire, _ := io.ReadAll(r.Body)
+		w.Header().Set("Content-Type", dnsMessage)
+		_, _ = w.Write(padded(wire))
+	})
+	plain := upstream(t, func(reply func([]byte), q asked) { reply(padded(q.wire)) }, nil)
+	local := func(n int) dns.EDNS0 { return &dns.EDNS0_LOCAL{Code: 65099, Data: make([]byte, n)} }
+	for up, isPadded := range map[string]bool{
+		"tls://" + overTLS.String() + "#dns.example.org": true, "https://" + overHTTPS + "#dns.example.org": true, plain.addr.String(): false,
+	} {
+		t.Run(up, func(t *testing.T) {
+			_, addr := start(t, Config{CacheBytes: -1, RootCAs: roots, Routes: []Route{mustRoute(t, ".="+up)}, Timeout: patience, Resend: patience})
+			for _, n := range []int{0, 1, 50, 71, 72, 73, 74, 75, 76, 77, 200} { // with every rest
+				got := exchange(t, "udp", addr, withEDNS(query("a.example.org", dns.TypeA), 1232, local(n)))
+				wantGood(t, got)
+				if slices.Contains(optionCodes(got.IsEdns0()), dns.EDNS0PADDING) {
+					t.Errorf("the padding came through: %v", got)
+				}
+				wire := <-queries
+				opt := unpack(t, wire).IsEdns0()
+				if has := slices.Contains(optionCodes(opt), dns.EDNS0PADDING); has != isPadded || isPadded && len(wire)%128 != 0 {
+					t.Errorf("%d octets of option: the query has %d octets, padded: %t", n, len(wire), has)
+				}
+				if p, ok := opt.Option[len(opt.Option)-1].(*dns.EDNS0_PADDING); ok && len(bytes.Trim(p.Padding, "\x00")) > 0 {
+					t.Errorf("padded with %x", p.Padding)
+				}
+			}
+			wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))
+			if wire := <-queries; unpack(t, wire).IsEdns0() != nil {
+				t.Error("EDNS in a query that had none")
+			}
+		})
+	}
+}
+
 // What a web server may do wrong, in words; and its Age counts (RFC 8484 section 5.1).
 func TestMisbehavingHTTPS(t *testing.T) {
 	cert, roots := certificate(t)
@@ -273,21 +352,8 @@ func TestMisbehavingHTTPS(t *testing.T) {
 		}, "answered with more than a message"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			web := &http.Server{Handler: http.HandlerFunc(tc.do), TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}}
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				_ = web.ServeTLS(l, "", "")
-			}()
-			t.Cleanup(func() {
-				_ = web.Close()
-				<-done
-			})
-			_, addr := start(t, Config{CacheBytes: -1, RootCAs: roots, Routes: []Route{mustRoute(t, ".=https://"+l.Addr().String()+"#dns.example.org")}})
+			up := webServer(t, cert, tc.do)
+			_, addr := start(t, Config{CacheBytes: -1, RootCAs: roots, Routes: []Route{mustRoute(t, ".=https://"+up+"#dns.example.org")}})
 			got := exchange(t, "udp", addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
 			if len(got.Answer) == 1 {
 				if line := lines(got.Answer)[0]; line != tc.want {

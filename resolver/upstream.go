@@ -59,6 +59,9 @@ func outgoing(req *Request, id uint16, opt *edns) []byte {
 	hop := &edns{size: udpSize, version: opt.version, flags: opt.flags, options: opt.onward()}
 	wire := req.msg.withoutOPT(hop.len())
 	setID(wire, id)
+	if opt.padded {
+		hop.pad(len(wire))
+	}
 	wire = hop.appendTo(wire)
 	setCount(wire, countAR, int(binary.BigEndian.Uint16(wire[countAR:]))+1)
 	return wire
