@@ -49,7 +49,7 @@ func (s *lookupStage) Exchange(ctx context.Context, req *Request) (*Response, er
 		s.lookups[lookupHit].Add(1)
 		res, err := found.answer.response(req, now)
 		if err == nil {
-			res.saved = found.above
+			res.saved = found.above || found.answer.spares(req.msg.qtype)
 		}
 		if !found.above {
 			s.prefetch(ctx, req, found.answer, now)

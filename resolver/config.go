@@ -30,6 +30,10 @@ type Config struct {
 	// ForwardSpecial forwards special names (localhost, invalid, onion, the reverse
 	// names of loopback addresses: RFC 6761) too, instead of answering them.
 	ForwardSpecial bool
+	// RandomCase spells names to plain upstreams in a random case, and wants it back:
+	// as many bits more that forged answers have to guess. Servers that cannot do that
+	// are noticed.
+	RandomCase bool
 	// RootCAs verify the certificates of TLS and HTTPS upstreams; nil means the
 	// system's.
 	RootCAs *x509.CertPool

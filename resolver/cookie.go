@@ -152,9 +152,16 @@ func (j *jar) learn(t *try, reply *message) remark {
 	return cookieRight
 }
 
-// mend asks again where an answer says that the cookie was not right (RFC 7873 section
-// 5.3): with the right one, over TCP if that does not help, and at last without.
+// mend asks again where an answer is suspect. Where its cookie was not right (RFC 7873
+// section 5.3) that is with the right one, over TCP if that does not help, and at last
+// without.
 func (r *race) mend(t *try, reply *message) bool {
+	if t.peer.cases.learn(t, reply) {
+		t.network = "tcp"
+		t.req.metrics().retries[retryCase].Add(1)
+		r.send(t)
+		return true
+	}
 	said := t.peer.cookies.learn(t, reply)
 	switch {
 	case said == cookieRight:

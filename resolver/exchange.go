@@ -22,6 +22,8 @@ type Request struct {
 	edns  *edns // nil without an OPT record
 	// verbatim requests leave as they are, but for the ID.
 	verbatim bool
+	// spelt requests have a question whose case is a secret of this hop.
+	spelt bool
 
 	// upstreams are whom to ask, and key is for what may be shared; the route
 	// stage sets both.

@@ -199,7 +199,8 @@ func (r *race) retry() {
 
 func (r *race) launch() {
 	p := r.peers[len(r.tries)%len(r.peers)]
-	t := &try{to: r, peer: p, req: r.req, opt: r.req.edns, network: p.up.network(r.req.TCP), start: time.Now()}
+	now := time.Now()
+	t := &try{to: r, peer: p, req: p.cases.spell(r.req, now), opt: r.req.edns, network: p.up.network(r.req.TCP), start: now}
 	if p.up.transport >= overTLS {
 		t.opt = t.opt.hidden()
 	}

@@ -3,6 +3,7 @@
 package resolver
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -101,6 +102,12 @@ func (k *kept) size() int {
 // came by UDP may lack what had no room: over TCP we ask again.
 func (k *kept) serves(req *Request, now time.Time) bool {
 	return k.isFresh(now) && (k.tcp || !req.TCP)
+}
+
+// spares reports whether the answer spares an upstream another question: about a type
+// that nobody has asked for, since no type is there (RFC 2308 section 5).
+func (k *kept) spares(qtype uint16) bool {
+	return k.saved || k.kind == noName && binary.BigEndian.Uint16(k.wire[k.question-4:]) != qtype
 }
 
 // isFresh reports whether the answer may still be given as it is.

@@ -61,11 +61,12 @@ const (
 	retryTCP                   // a truncated or damaged answer by UDP
 	retryEDNS                  // an upstream that knows no EDNS
 	retryCookie                // a cookie that an upstream does not take, or does not send
+	retryCase                  // a question that came back in another case
 	retryCount
 )
 
 func (r retry) String() string {
-	return [retryCount]string{"resend", "failover", "tcp", "edns", "cookie"}[r]
+	return [retryCount]string{"resend", "failover", "tcp", "edns", "cookie", "case"}[r]
 }
 
 // exchanged notes one exchange with an upstream.
@@ -91,7 +92,7 @@ var (
 	metricConnections = metric{"dnsteer_resolver_connections", "gauge", "TCP connections of clients.", nil}
 	metricWaiting     = metric{"dnsteer_resolver_waiting", "gauge", "Queries that wait for an upstream, or for the answer to an identical one.", nil}
 	metricJoins       = metric{"dnsteer_resolver_joins_total", "counter", "Queries that waited for the answer to an identical one.", nil}
-	metricSaved       = metric{"dnsteer_resolver_saved_queries_total", "counter", "Questions that upstreams were spared: names of the table with a search suffix behind them, and names below one that does not exist.", nil}
+	metricSaved       = metric{"dnsteer_resolver_saved_queries_total", "counter", "Questions that upstreams were spared: names of the table with a search suffix behind them, names that do not exist when asked for another type, and names below those.", nil}
 	metricNames       = metric{"dnsteer_table_names", "gauge", "Names in the table.", nil}
 	metricLayer       = metric{"dnsteer_table_layer_names", "gauge", "Names that a source gives, hidden ones included.", []string{"layer"}}
 	metricHidden      = metric{"dnsteer_table_hidden_names", "gauge", "Names of a source that an earlier one has too, so that they do not count.", []string{"layer"}}
@@ -102,7 +103,7 @@ var (
 	metricPrefetches  = metric{"dnsteer_cache_prefetches_total", "counter", "Answers that were fetched again before they expired, because they are in use.", nil}
 	metricExchanges   = metric{"dnsteer_upstream_exchanges_total", "counter", "Exchanges with upstreams, by outcome; refusal is SERVFAIL, REFUSED or a referral.", []string{"protocol", "result"}}
 	metricLatency     = metric{"dnsteer_upstream_exchange_duration_seconds", "histogram", "Time from asking an upstream to its answer.", []string{"protocol"}}
-	metricRetries     = metric{"dnsteer_upstream_retries_total", "counter", "Questions asked again, by reason: silence, failure of another upstream, truncation, no EDNS, a cookie that is not right.", []string{"kind"}}
+	metricRetries     = metric{"dnsteer_upstream_retries_total", "counter", "Questions asked again, by reason: silence, failure of another upstream, truncation, no EDNS, a cookie that is not right, a name in another case.", []string{"kind"}}
 )
 
 func allMetrics() []metric {

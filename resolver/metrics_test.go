@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
@@ -97,6 +98,9 @@ func TestMetrics(t *testing.T) {
 	}
 	table1 := map[string]float64{"resolver_queries_total udp NOERROR table": 1, "resolver_query_duration_seconds table": 1}
 	cache1 := map[string]float64{"resolver_queries_total udp NOERROR cache": 1, "resolver_query_duration_seconds cache": 1, "cache_lookups_total hit": 1}
+	nx := map[string]float64{"resolver_queries_total udp NXDOMAIN cache": 1, "resolver_query_duration_seconds cache": 1, "cache_lookups_total hit": 1}
+	nxSaved := maps.Clone(nx)
+	nxSaved["resolver_saved_queries_total"] = 1
 	saved := map[string]float64{"resolver_queries_total udp NOERROR table": 1, "resolver_query_duration_seconds table": 1, "resolver_saved_queries_total": 1}
 	web, cached, short := query("web.example.org", dns.TypeA), query("a.example.net", dns.TypeA), query("web.example.org.svc.cluster.local", dns.TypeA)
 	for _, tc := range []struct {
@@ -112,7 +116,11 @@ func TestMetrics(t *testing.T) {
 		{"expansion", ask(short), saved},
 		{"expansion, wire path", fast(short), saved},
 		{"NXDOMAIN", ask(query("nx.example.net", dns.TypeA)), map[string]float64{"resolver_queries_total udp NXDOMAIN forward": 1, "resolver_query_duration_seconds forward": 1, "cache_lookups_total miss": 1}},
-		{"below NXDOMAIN", ask(query("a.nx.example.net", dns.TypeA)), map[string]float64{"resolver_queries_total udp NXDOMAIN cache": 1, "resolver_query_duration_seconds cache": 1, "cache_lookups_total hit": 1, "resolver_saved_queries_total": 1}},
+		{"NXDOMAIN again", ask(query("nx.example.net", dns.TypeA)), nx},
+		{"NXDOMAIN again, wire path", fast(query("nx.example.net", dns.TypeA)), nx},
+		{"NXDOMAIN, another type", ask(query("nx.example.net", dns.TypeAAAA)), nxSaved},
+		{"NXDOMAIN, another type, wire path", fast(query("nx.example.net", dns.TypeTXT)), nxSaved},
+		{"below NXDOMAIN", ask(query("a.nx.example.net", dns.TypeA)), nxSaved},
 		{"mistake", func() { askWire(t, s, make([]byte, headerLen), true) }, map[string]float64{"resolver_queries_total tcp FORMERR failure": 1, "resolver_query_duration_seconds failure": 1}},
 		{"malformed", func() { askWire(t, s, append(pack(t, web)[:headerLen], 0xff), false) }, map[string]float64{"resolver_queries_total udp FORMERR failure": 1, "resolver_query_duration_seconds failure": 1}},
 		{"an answer", func() { askWire(t, s, []byte{0, 0, 0x80}, false) }, map[string]float64{"resolver_dropped_total": 1}},

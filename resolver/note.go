@@ -71,12 +71,12 @@ type readyNotes struct {
 // begin notes that queries have been read.
 func (r *readyNotes) begin(now time.Time) { r.read = now }
 
-// add notes that an answer is on its way.
-func (r *readyNotes) add(tcp bool, from source, k *kept) {
+// add notes that an answer is on its way to a question for a type.
+func (r *readyNotes) add(tcp bool, from source, k *kept, qtype uint16) {
 	r.n[from]++
 	r.from, r.last = from, k
 	r.counters.count(tcp, from, int(k.wire[3]&0xf)) // what is kept has no extended rcode
-	if k.saved {
+	if k.spares(qtype) {
 		r.counters.saved.Add(1)
 	}
 }

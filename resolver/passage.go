@@ -115,7 +115,7 @@ func (v *serving) board(c passenger) bool {
 	}
 	v.hedges.earn()
 	now := time.Now()
-	p := &passage{try: try{peer: up, req: c.req, opt: c.req.edns, network: "udp", start: now}, key: k, due: now.Add(wait), work: v.work, passengers: []passenger{c}}
+	p := &passage{try: try{peer: up, req: up.cases.spell(c.req, now), opt: c.req.edns, network: "udp", start: now}, key: k, due: now.Add(wait), work: v.work, passengers: []passenger{c}}
 	p.to = p
 	if v.cache != nil {
 		p.epoch = v.cache.epoch.Load()
@@ -170,7 +170,7 @@ func (s *joinStage) start(k flightKey, p *passage) bool {
 
 // take implements taker: a good answer ends the passage, anything else is for a race.
 func (p *passage) take(t *try, reply *message, err error) {
-	if err == nil && t.peer.cookies.learn(t, reply) == cookieRight && !isPoor(reply) && !reply.isTruncated() && !t.lacksEDNS(reply) {
+	if err == nil && !t.isSuspect(reply) && !isPoor(reply) && !reply.isTruncated() && !t.lacksEDNS(reply) {
 		t.done.Store(true)
 		took := time.Since(t.start)
 		p.peer.answered(took)

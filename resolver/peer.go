@@ -18,8 +18,9 @@ type peer struct {
 	up    Upstream
 	tls   *tls.Config  // nil without TLS
 	http  *http.Client // nil without HTTPS
-	// cookies are for a plain upstream.
+	// cookies and cases are for a plain upstream.
 	cookies jar
+	cases   speller
 
 	mu      sync.Mutex // guards what follows
 	ports   []*port    // that take queries
@@ -63,6 +64,7 @@ func (sc *Scope) peerOf(up Upstream) *peer {
 	}
 	if up.transport == plainDNS {
 		p.cookies.Store(newCookie(netip.Addr{}))
+		p.cases.on = sc.server.cfg.RandomCase
 	}
 	s.byUp[up] = p
 	return p

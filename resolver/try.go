@@ -156,6 +156,12 @@ func (a *attempt) outcome() outcome {
 	return outcomeError
 }
 
+// isSuspect reports an answer that is not to be believed, or not the last word, for what
+// it says about what nobody else can know. It may be called twice.
+func (t *try) isSuspect(reply *message) bool {
+	return t.peer.cases.learn(t, reply) || t.peer.cookies.learn(t, reply) != cookieRight
+}
+
 // lacksEDNS recognises a server from before EDNS: it answers FORMERR or NOTIMP,
 // without OPT of its own.
 func (t *try) lacksEDNS(reply *message) bool {

@@ -102,7 +102,7 @@ func (p *wirePath) reply(out, wire []byte, from source, k *kept, tcp bool) []byt
 		setCount(m, countAR, int(binary.BigEndian.Uint16(m[countAR:]))+1)
 		out = opt.appendTo(out)
 	}
-	p.add(tcp, from, k)
+	p.add(tcp, from, k, p.q.qtype)
 	return out
 }
 

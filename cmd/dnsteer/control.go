@@ -24,8 +24,9 @@ type request struct {
 	Timeout  time.Duration    `json:"timeout,omitempty"` // this and the next two: doConfigure, doNames
 	Attempts int              `json:"attempts,omitempty"`
 	Rotate   bool             `json:"rotate,omitempty"`
-	// ForwardSpecial is that of resolver.Config; doConfigure.
+	// ForwardSpecial and RandomCase are those of resolver.Config; doConfigure.
 	ForwardSpecial bool              `json:"forwardSpecial,omitempty"`
+	RandomCase     bool              `json:"randomCase,omitempty"`
 	Sources        []resolver.Source `json:"sources,omitempty"`  // doConfigure, doNames
 	QueryLog       int               `json:"queryLog,omitempty"` // doConfigure
 	Scope          loader.Scope      `json:"scope,omitzero"`     // doConfigure: what it will be

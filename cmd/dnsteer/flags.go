@@ -25,6 +25,7 @@ func (s *settings) add(fs *flag.FlagSet) {
 	fs.Func("upstream", "forward to this `server`, not to the nameserver that was asked (repeatable: the one that answers fast comes first): 192.0.2.53, 192.0.2.53:5353, tls://192.0.2.53#dns.example.org, https://192.0.2.53/dns-query#dns.example.org", s.addUpstream)
 	fs.Func("route", "forward names at and below a suffix to servers of their own, `suffix=server,...` (repeatable; the longest suffix counts): cluster2.example.org=192.0.2.5,192.0.2.6", s.addRoute)
 	fs.BoolVar(&s.forwardSpecial, "forward-special", false, "forward localhost, invalid, onion and the reverse names of loopback addresses too, instead of answering them (RFC 6761)")
+	fs.BoolVar(&s.randomCase, "random-case", false, "spell names in a random case when asking nameservers by UDP, and want it back: harder to forge")
 	fs.Func("only", "steer only queries to this nameserver `address` or prefix (repeatable)", prefixes(&s.only))
 	fs.Func("except", "leave queries to this nameserver `address` or prefix alone (repeatable)", prefixes(&s.except))
 	fs.BoolVar(&s.failClosed, "fail-closed", false, "refuse queries (EPERM) while the resolver is dead or hung, instead of letting them through")

@@ -29,6 +29,7 @@ type settings struct {
 	routes []resolver.Route
 	// forwardSpecial is resolver.Config.ForwardSpecial.
 	forwardSpecial bool
+	randomCase     bool // resolver.Config.RandomCase
 
 	only       []netip.Prefix
 	except     []netip.Prefix
@@ -189,7 +190,7 @@ func (h *host) namesRequest(do verb) (request, error) {
 		return request{}, err
 	}
 	conf := resolvconf.Read(resolvconf.Path)
-	return request{Do: do, Sources: sources, Routes: h.settings.routes, ForwardSpecial: h.settings.forwardSpecial,
+	return request{Do: do, Sources: sources, Routes: h.settings.routes, ForwardSpecial: h.settings.forwardSpecial, RandomCase: h.settings.randomCase,
 		Search: conf.Search, Timeout: conf.Timeout, Attempts: conf.Attempts, Rotate: conf.Rotate}, nil
 }
 

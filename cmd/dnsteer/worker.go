@@ -132,7 +132,7 @@ func (w *worker) do(ctx context.Context, r request) (response, error) {
 
 func (w *worker) configure(ctx context.Context, r request) (response, error) {
 	var err error
-	conf := resolver.Config{Origin: w.enrolment.Origin, Logger: w.log, ForwardSpecial: r.ForwardSpecial}
+	conf := resolver.Config{Origin: w.enrolment.Origin, Logger: w.log, ForwardSpecial: r.ForwardSpecial, RandomCase: r.RandomCase}
 	if r.QueryLog > 0 {
 		conf.QueryLog, conf.QueryLogEvery = w.queryLog, r.QueryLog
 	}
