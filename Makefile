@@ -22,7 +22,7 @@ PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test
 UNPRIVILEGED = $(shell go list ./resolver/... ./cmd/... | grep -v /kube/live)
 RACE := $(if $(shell command -v gcc),-race)
 
-.PHONY: help build image demo test test-names bench-names race matrix kube e2e lint generate check-generated fmt deps deps-bench deps-e2e bench bench-agent bench-coredns bench-resolver soak fuzz clean
+.PHONY: help build image demo test test-names bench-names churn-names race matrix kube e2e lint generate check-generated fmt deps deps-bench deps-e2e bench bench-agent bench-coredns bench-resolver soak fuzz clean
 
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,9 @@ e2e: kube ## dnsteer on a whole Kubernetes (needs root and 'make deps-e2e'), or 
 
 bench-names: ## freshness, memory and CPU of names of a cluster, or SERVICES=50000 (needs make kube)
 	go test -run '^$$' -bench Names -benchtime 1x -timeout 60m ./cmd/internal/names/kube/live
+
+churn-names: ## 10,000 Services (CHURN) that change while 1,000 queries a second ask (needs make kube)
+	CHURN=$(or $(CHURN),10000) go test -count=1 -v -run TestChurn -timeout 120m ./cmd/internal/names/kube/live
 
 lint: ## vet, format, static checks, tidy
 	go vet ./...

@@ -108,7 +108,7 @@ func (d *draft) addAt(at **entry, e *entry) {
 		e.about = (*at).about // what is below it stays
 	}
 	*at = e
-	if isNew {
+	if isNew && d.parents {
 		d.addChild(e.name)
 	}
 	d.given++
@@ -167,7 +167,21 @@ func (d *draft) remove(e *entry) {
 		return
 	}
 	d.names = d.names.drop(d.by, []byte(e.name))
-	d.dropChild(e.name)
+	if d.parents {
+		d.dropChild(e.name)
+	}
+}
+
+// makeParents lets all names that there are tell those above.
+func (d *draft) makeParents() {
+	d.parents = true
+	all := make([]wireName, 0, d.given)
+	for e := range d.names.all {
+		all = append(all, e.name)
+	}
+	for _, name := range all {
+		d.addChild(name)
+	}
 }
 
 // addChild tells the name above that there is one more below it. It makes those

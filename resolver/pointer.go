@@ -219,10 +219,15 @@ func (d *draft) pointersChanged(addr string, began int) {
 	}
 }
 
-// countWild counts wildcards. Only one below arpa cares which reverse names lie below
-// others: the first makes those above them exist, the last lets them go.
+// countWild counts wildcards. Only if there are any it matters which names lie below
+// others: the first one makes those above all names exist, and they stay, so that a source
+// whose wildcards come and go pays for it once. Only one below arpa cares which reverse
+// names lie below others: the first makes those above them exist, the last lets them go.
 func (d *draft) countWild(name wireName, n int) {
 	d.wilds += n
+	if !d.parents {
+		d.makeParents()
+	}
 	if !name.isBelow(arpa) {
 		return
 	}

@@ -36,14 +36,17 @@ type Source struct {
 // Table is a set of names with their records. It never changes and may be shared:
 // one with other names shares with it what is the same in both (draft.go).
 type Table struct {
-	names *node[*entry]   // also those that exist only because of what is below them
+	names *node[*entry]
 	addrs *node[*reverse] // what addresses give back
 	given int             // names that a source gave
 	// wilds counts wildcards: without any nobody looks for them. wildArpa counts
 	// those below arpa, for which what addresses give back has parents too.
 	wilds, wildArpa int
-	tallies         map[*Layer]tally
-	warnings        []string
+	// parents is set from the first wildcard on: names holds those too that exist only
+	// because of what is below them, and every name knows what is.
+	parents  bool
+	tallies  map[*Layer]tally
+	warnings []string
 }
 
 // tally counts the names of a layer, and those among them that are hidden.

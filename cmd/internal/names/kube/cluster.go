@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -157,45 +159,49 @@ const (
 
 // kinds are what is watched of a cluster.
 func (c *cluster) kinds() []watched {
-	label := discoveryv1.LabelServiceName
-	if c.source.Imports != "" {
-		label = labelImport
+	if version := c.source.Imports; version != "" {
+		return []watched{
+			c.watchServices(watched{kind: "serviceimports", group: schema.GroupVersion{Group: importGroup, Version: version},
+				resource: "serviceimports", object: &serviceImport{}}),
+			c.watchSlices(0, watched{kind: "endpointslices of serviceimports", selector: labelImport + "," + labelFrom}, labelImport),
+		}
 	}
-	setSlice := func(k key, o runtime.Object) {
+	return []watched{
+		c.watchServices(watched{kind: "services", group: corev1.SchemeGroupVersion, resource: "services", object: &corev1.Service{}}),
+		c.watchSlices(0, watched{kind: "endpointslices of headless services", selector: headlessSlices}, discoveryv1.LabelServiceName),
+		c.watchSlices(1, watched{kind: "endpointslices of others", selector: otherSlices}, discoveryv1.LabelServiceName),
+	}
+}
+
+// watchServices keeps what is watched as Services.
+func (c *cluster) watchServices(w watched) watched {
+	w.known = func() iter.Seq[key] { return maps.Keys(c.services) }
+	w.set = func(k key, o runtime.Object) {
+		var s *service
+		switch o := o.(type) {
+		case *corev1.Service:
+			s = newService(o)
+		case *serviceImport:
+			s = newImport(o)
+		}
+		c.setService(k, s, c.before)
+	}
+	return w
+}
+
+// watchSlices keeps what is watched as slices of the Services that a label names. Its
+// number tells watches of one cluster apart.
+func (c *cluster) watchSlices(number int, w watched, label string) watched {
+	w.group, w.resource, w.object = discoveryv1.SchemeGroupVersion, "endpointslices", &discoveryv1.EndpointSlice{}
+	w.known = func() iter.Seq[key] { return c.slicesOf(number) }
+	w.set = func(k key, o runtime.Object) {
 		var s *slice
 		if o, ok := o.(*discoveryv1.EndpointSlice); ok {
 			s = newSlice(o, label)
 		}
-		c.setSlice(k, s, c.before)
+		c.setSlice(number, k, s, c.before)
 	}
-	if c.source.Imports != "" {
-		return []watched{
-			{kind: "serviceimports", group: schema.GroupVersion{Group: importGroup, Version: c.source.Imports}, resource: "serviceimports",
-				object: &serviceImport{}, set: func(k key, o runtime.Object) {
-					var s *service
-					if o, ok := o.(*serviceImport); ok {
-						s = newImport(o)
-					}
-					c.setService(k, s, c.before)
-				}},
-			{kind: "endpointslices of serviceimports", group: discoveryv1.SchemeGroupVersion, resource: "endpointslices",
-				object: &discoveryv1.EndpointSlice{}, selector: labelImport + "," + labelFrom, set: setSlice},
-		}
-	}
-	return []watched{
-		{kind: "services", group: corev1.SchemeGroupVersion, resource: "services", object: &corev1.Service{},
-			set: func(k key, o runtime.Object) {
-				var s *service
-				if o, ok := o.(*corev1.Service); ok {
-					s = newService(o)
-				}
-				c.setService(k, s, c.before)
-			}},
-		{kind: "endpointslices of headless services", group: discoveryv1.SchemeGroupVersion, resource: "endpointslices",
-			object: &discoveryv1.EndpointSlice{}, selector: headlessSlices, set: setSlice},
-		{kind: "endpointslices of others", group: discoveryv1.SchemeGroupVersion, resource: "endpointslices",
-			object: &discoveryv1.EndpointSlice{}, selector: otherSlices, set: setSlice},
-	}
+	return w
 }
 
 // before is called before a Service changes.

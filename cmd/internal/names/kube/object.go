@@ -4,7 +4,6 @@ package kube
 
 import (
 	"net/netip"
-	"reflect"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -131,6 +130,3 @@ func lowerProtocol(p string) string {
 	}
 	return strings.ToLower(p)
 }
-
-// isSame reports whether an object says what it said before.
-func isSame[T any](a, b *T) bool { return reflect.DeepEqual(a, b) }

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -75,6 +77,8 @@ type watched struct {
 	object   runtime.Object
 	// set keeps an object, or forgets it where it is nil.
 	set func(k key, o runtime.Object)
+	// known are those that are kept.
+	known func() iter.Seq[key]
 }
 
 // listener hears how listing and watching go.
@@ -109,7 +113,7 @@ func (w watched) run(ctx context.Context, config *rest.Config, to listener) erro
 		},
 	}
 	quiet := klog.New(nil) // what goes wrong is told by us, once
-	r := cache.NewReflectorWithOptions(lw, w.object, &store{watched: w, to: to, keys: make(map[key]bool)},
+	r := cache.NewReflectorWithOptions(lw, w.object, &store{watched: w, to: to},
 		cache.ReflectorOptions{Name: w.kind, Logger: &quiet, Backoff: &wait.Backoff{
 			Duration: backoff, Factor: 2, Jitter: 1, Steps: 100, Cap: maxBackoff,
 		}})
@@ -126,11 +130,10 @@ func (w watched) note(to listener, err error) error {
 	return err
 }
 
-// store passes on what a reflector finds. Of the objects it keeps the keys.
+// store passes on what a reflector finds. It keeps nothing.
 type store struct {
 	watched
 	to     listener
-	keys   map[key]bool
 	listed bool
 }
 
@@ -144,7 +147,8 @@ func keyOf(object any) (key, runtime.Object, error) {
 	if !ok || !isObject {
 		return key{}, nil, errObject
 	}
-	return key{m.GetNamespace(), m.GetName()}, o, nil
+	// Thousands of objects are of the same namespace.
+	return key{unique.Make(m.GetNamespace()).Value(), m.GetName()}, o, nil
 }
 
 // Add implements cache.ReflectorStore.
@@ -153,10 +157,7 @@ func (s *store) Add(object any) error {
 	if err != nil {
 		return err
 	}
-	s.to.locked(func() {
-		s.keys[k] = true
-		s.set(k, o)
-	})
+	s.to.locked(func() { s.set(k, o) })
 	return nil
 }
 
@@ -169,10 +170,7 @@ func (s *store) Delete(object any) error {
 	if err != nil {
 		return err
 	}
-	s.to.locked(func() {
-		delete(s.keys, k)
-		s.set(k, nil)
-	})
+	s.to.locked(func() { s.set(k, nil) })
 	return nil
 }
 
@@ -190,12 +188,15 @@ func (s *store) Replace(objects []any, _ string) error {
 			s.set(k, o)
 			objects[i] = nil // what is kept of it is little
 		}
-		for k := range s.keys {
+		var gone []key
+		for k := range s.known() {
 			if !stay[k] {
-				s.set(k, nil)
+				gone = append(gone, k)
 			}
 		}
-		s.keys = stay
+		for _, k := range gone {
+			s.set(k, nil)
+		}
 	})
 	if !s.listed {
 		s.listed = true

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -40,7 +41,8 @@ type Secrets struct {
 func (s *Source) RunSecrets(ctx context.Context, from Secrets) error {
 	r := &remotes{source: s, ctx: ctx, from: from, log: s.Logger, byKey: make(map[key]map[string][]byte), owner: make(map[string]key)}
 	return watched{kind: "secrets " + remoteLabel, group: corev1.SchemeGroupVersion, resource: "secrets",
-		space: from.Namespace, selector: remoteLabel, object: &corev1.Secret{}, set: r.set}.run(ctx, from.Rest, r)
+		space: from.Namespace, selector: remoteLabel, object: &corev1.Secret{},
+		set: r.set, known: func() iter.Seq[key] { return maps.Keys(r.byKey) }}.run(ctx, from.Rest, r)
 }
 
 // remotes are the clusters of Secrets.

@@ -18,11 +18,12 @@ import (
 )
 
 const (
-	churned = 200 // Services
 	writers = 4
 	askers  = 4
-	// changes is how often each Service changes.
-	changes = 5
+	// askEvery is how often each of them asks: 1,000 queries a second in all.
+	askEvery = askers * time.Millisecond
+	// changes is how often Services change, 1,000 times at least, each once at least.
+	changes = 1000
 	// bound is how long a state may be told after the API server has replaced it, on a
 	// machine that does much else.
 	bound = 10 * time.Second
@@ -32,7 +33,7 @@ const (
 // other has.
 type oracle struct {
 	mu     sync.Mutex
-	states [churned][]state
+	states [][]state
 	owner  map[string]int // of an address
 	late   time.Duration  // the oldest state that was told, since it was replaced
 }
@@ -79,16 +80,17 @@ func (o *oracle) judge(service int, asked time.Time, records []string) error {
 	return nil
 }
 
-// Services change while clients ask: no answer is of another Service, of a state that
+// Services (CHURN, 200 by default) change while clients ask: no answer is of another Service, of a state that
 // never was or that is long over, or none.
 func TestChurn(t *testing.T) {
+	churned := number(t, "CHURN", 200)
 	p := newPlane(t)
-	truth := &oracle{owner: make(map[string]int)}
+	truth := &oracle{states: make([][]state, churned), owner: make(map[string]int)}
 	b := newBench(t, kube.Config{})
 	var numbers atomic.Uint32
 	write := func(service int, put func(testing.TB, string, ...string)) {
 		n := numbers.Add(1)
-		addr := netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}).String()
+		addr := netip.AddrFrom4([4]byte{10, byte(1 + n>>16), byte(n >> 8), byte(n)}).String()
 		truth.begin(service, addr)
 		put(t, fmt.Sprint("s", service), addr)
 		truth.end(service)
@@ -113,7 +115,10 @@ func TestChurn(t *testing.T) {
 	var asked atomic.Int64
 	for a := range askers {
 		asking.Go(func() {
-			for i := a; ctx.Err() == nil; i = (i*7 + 1) % churned {
+			tick := time.NewTicker(askEvery)
+			defer tick.Stop()
+			for i := a * churned / askers; ctx.Err() == nil; i = (i + 7) % churned {
+				<-tick.C
 				start := time.Now()
 				answer, err := resolver.Query(context.Background(), b.addr, fmt.Sprintf("s%d.default.svc.east.example.org", i), "A", false)
 				if err != nil {
@@ -133,7 +138,8 @@ func TestChurn(t *testing.T) {
 		})
 	}
 	start := time.Now()
-	for range changes {
+	rounds := max(1, changes/churned)
+	for range rounds {
 		each(func(i int) { write(i, p.endpoints) })
 	}
 	took := time.Since(start)
@@ -144,5 +150,5 @@ func TestChurn(t *testing.T) {
 		last := truth.states[i][len(truth.states[i])-1]
 		b.eventually(t, fmt.Sprintf("s%d.default.svc.east.example.org", i), "A", last.addr)
 	}
-	t.Logf("%d changes in %v, %d queries, the oldest state was over for %v", churned*changes, took.Round(time.Millisecond), asked.Load(), truth.late.Round(time.Millisecond))
+	t.Logf("%d changes in %v, %d queries, the oldest state was over for %v", churned*rounds, took.Round(time.Millisecond), asked.Load(), truth.late.Round(time.Millisecond))
 }

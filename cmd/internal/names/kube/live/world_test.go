@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -58,6 +60,20 @@ func newPlane(t testing.TB) *plane {
 	return p
 }
 
+// number is that of an environment variable, or else a small one.
+func number(t testing.TB, variable string, small int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return small
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n <= 0 {
+		t.Fatalf("%s is %q, not a number", variable, text)
+	}
+	return n
+}
+
 // client knows two groups of kinds; one that knows all takes minutes to compile.
 func client(t testing.TB, config *rest.Config, path string, group schema.GroupVersion) rest.Interface {
 	t.Helper()
@@ -67,6 +83,7 @@ func client(t testing.TB, config *rest.Config, path string, group schema.GroupVe
 	}
 	c := rest.CopyConfig(config)
 	c.APIPath, c.GroupVersion = path, &group
+	c.ContentType = "application/vnd.kubernetes.protobuf"
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	made, err := rest.RESTClientFor(c)
 	if err != nil {
@@ -111,10 +128,18 @@ func (p *plane) service(t testing.TB, name string, addrs ...string) {
 
 func (p *plane) endpoints(t testing.TB, name string, addrs ...string) {
 	t.Helper()
+	p.slice(t, name, map[string]string{corev1.IsHeadlessService: ""}, addrs)
+}
+
+// slice writes the slice of a Service as the controller does, which marks those of
+// headless ones.
+func (p *plane) slice(t testing.TB, name string, mark map[string]string, addrs []string) {
+	t.Helper()
+	labels := map[string]string{discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}
+	maps.Copy(labels, mark)
 	port, portName := int32(80), "http"
 	s := &discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name + "-1", Labels: map[string]string{
-			discoveryv1.LabelServiceName: name, corev1.IsHeadlessService: "", discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}},
+		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: name + "-1", Labels: labels},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: &portName, Port: &port}},
 	}
