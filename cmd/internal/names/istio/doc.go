@@ -10,8 +10,8 @@
 //
 // xDS is gRPC, and gRPC is HTTP/2 with five octets before each message. Go's own client
 // speaks that (stream.go), and four messages are read and written by hand (message.go,
-// table.go): the packages that do it, generated for all of Envoy, would be a third more
-// of program for the agent of every node. The tests have them, as the other side.
+// table.go): google.golang.org/grpc and what is generated for all of Envoy made the agent
+// of every node 45 MB of program instead of 32. The tests have them, as the other side.
 //
 // # Invariants
 //

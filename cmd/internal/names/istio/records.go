@@ -12,7 +12,7 @@ import (
 // the last dot, as the sidecar's DNS proxy understands them. It takes the hosts in the
 // order of their names, which a table does not have.
 func records(hosts []host, domain string, shortNames bool) map[string][]netip.Addr {
-	slices.SortStableFunc(hosts, func(a, b host) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(hosts, func(a, b host) int { return strings.Compare(a.name, b.name) })
 	all := make(map[string][]netip.Addr, len(hosts))
 	for _, h := range hosts {
 		// Without an address there is nothing to say: the nameserver may know more.
@@ -25,7 +25,9 @@ func records(hosts []host, domain string, shortNames bool) map[string][]netip.Ad
 	}
 	addWild(all)
 	for name, addrs := range all {
-		all[name] = each(addrs)
+		if len(addrs) > 1 {
+			all[name] = each(addrs)
+		}
 	}
 	return all
 }
