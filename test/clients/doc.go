@@ -11,7 +11,9 @@
 //	dnsteer run   a steered cgroup, and a nameserver that lacks the table's names
 //	dnsteer exec  each command under one of its own, likewise
 //
-// The answers are the same in all, that is the test.
+// The answers are the same in all, that is the test. TestSearchList asks as pods do, for
+// names that the search list completes, over UDP and TCP, to nameservers of both
+// families, and counts what is forwarded on the way.
 //
 // # What they need
 //
