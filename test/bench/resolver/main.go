@@ -30,6 +30,8 @@ func main() {
 	flag.IntVar(&b.seconds, "seconds", 1, "`length` of a turn in seconds")
 	flag.BoolVar(&b.json, "json", false, "print JSON")
 	only := flag.String("only", "", "comma-separated `servers` to measure (default: all that are installed)")
+	some := flag.String("rows", "", "comma-separated `rows` to measure, \"p99\" for the latency (default: all)")
+	flag.StringVar(&b.before, before, "", "`path` of another build of this program, whose resolver takes part too")
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "Usage: go run ./test/bench/resolver [flags]\n\nMeasures the resolver beside other DNS servers; needs root and two processors.\n\nFlags:\n")
 		flag.PrintDefaults()
@@ -37,6 +39,9 @@ func main() {
 	flag.Parse()
 	if *only != "" {
 		b.only = strings.Split(*only, ",")
+	}
+	if *some != "" {
+		b.rows = strings.Split(*some, ",")
 	}
 	if flag.NArg() > 0 || b.rounds < 1 || b.seconds < 1 {
 		flag.Usage()
@@ -49,7 +54,8 @@ func main() {
 type bench struct {
 	stdout, stderr  io.Writer
 	rounds, seconds int
-	only            []string
+	only, rows      []string // all if empty
+	before          string
 	json            bool
 }
 
@@ -97,8 +103,8 @@ func (b *bench) measure(tb testing.TB, stop func() bool) report {
 	pin(tb, loadCPU, func() { ns.Start(testenv.Command(tb, roleUpstream, up.String())) })
 	rep := report{Rounds: b.rounds}
 	var running []*server
-	for i, s := range servers() {
-		if len(b.only) > 0 && !slices.Contains(b.only, s.name) {
+	for i, s := range servers(b.before) {
+		if !among(b.only, s.name) {
 			continue
 		}
 		if !s.find() {
@@ -130,16 +136,21 @@ func (b *bench) measure(tb testing.TB, stop func() bool) report {
 func (b *bench) round(tb testing.TB, l *load, running []*server, results []*result, stop func() bool) {
 	for _, row := range rows() {
 		for i, s := range running {
-			if slices.Contains(s.rows, row) && !stop() {
+			if among(b.rows, string(row)) && slices.Contains(s.rows, row) && !stop() {
 				results[i].samples[row] = append(results[i].samples[row], l.ask(tb, s, row))
 			}
 		}
 	}
 	for i, s := range running {
-		if !stop() {
+		if among(b.rows, "p99") && !stop() {
 			results[i].paced = append(results[i].paced, l.pace(tb, s, pacedRate))
 		}
 	}
+}
+
+// among reports whether a name was chosen; nothing chosen is all.
+func among(chosen []string, name string) bool {
+	return len(chosen) == 0 || slices.Contains(chosen, name)
 }
 
 func (b *bench) say(format string, args ...any) {

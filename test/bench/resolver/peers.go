@@ -10,10 +10,13 @@ import (
 )
 
 // servers returns what is measured: ours, the limit, and the peers, each on one thread
-// and with its cache on, as its manual has it.
-func servers() []*server {
-	return []*server{
-		{name: "dnsteer", rows: everything, role: roleDnsteer},
+// and with its cache on, as its manual has it. An earlier build of ours may take part.
+func servers(earlier string) []*server {
+	list := []*server{{name: "dnsteer", rows: everything, role: roleDnsteer}}
+	if earlier != "" {
+		list = append(list, &server{name: before, rows: everything, role: roleDnsteer, binary: earlier})
+	}
+	return append(list, []*server{
 		{name: "echo", rows: authoritative, role: roleEcho},
 		{name: "unbound", rows: everything, binary: "unbound", debian: "unbound", command: unbound},
 		{name: "dnsdist", rows: everything, binary: "dnsdist", debian: "dnsdist", command: dnsdist},
@@ -23,8 +26,11 @@ func servers() []*server {
 		{name: "dnsmasq", rows: everything, binary: "dnsmasq", debian: "dnsmasq-base", command: dnsmasq},
 		{name: "pdns-recursor", rows: everything, binary: "pdns_recursor", debian: "pdns-recursor", command: recursor},
 		{name: "coredns", rows: everything, binary: "coredns", debian: "make bench-coredns", command: coredns},
-	}
+	}...)
 }
+
+// before is the name of an earlier build of ours.
+const before = "before"
 
 // zone is the table of those who want a zone file.
 const zone = "$ORIGIN example.org.\n@ 3600 IN SOA ns hostmaster 1 3600 600 86400 300\n@ 3600 IN NS ns\nns 3600 IN A 192.0.2.53\nwww 3600 IN A " + tableAddr + "\n"

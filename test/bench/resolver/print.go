@@ -46,7 +46,7 @@ func (r report) print(w io.Writer) {
 	fmt.Fprintln(w)
 	for _, g := range r.Goals {
 		if g.Ratio == 0 {
-			fmt.Fprintf(w, "%s: %s is missing\n", g.Row, g.To)
+			fmt.Fprintf(w, "%s: not measured, or not %s\n", g.Row, g.To)
 			continue
 		}
 		fmt.Fprintf(w, "%s: %.2f of %s (goal: at most %.2f)\n", g.Row, g.Ratio, g.To, g.Most)

@@ -61,6 +61,11 @@ func goals(results []*result) []goal {
 		{Row: rowTableUDP, To: "echo", Most: 1.15}, {Row: rowTableTCP, To: "echo", Most: 1.15},
 		{Row: rowCache, To: "unbound", Most: 0.9}, {Row: rowForward, To: "dnsdist", Most: 0.85},
 	}
+	if find(results, before) != nil {
+		for _, row := range rows() {
+			list = append(list, goal{Row: row, To: before, Most: 1})
+		}
+	}
 	ours := find(results, "dnsteer")
 	for i := range list {
 		theirs := find(results, list[i].To)
@@ -76,9 +81,9 @@ func goals(results []*result) []goal {
 	return list
 }
 
-// bestP99 is the peer with the least tail; the echo is no peer.
+// bestP99 is the peer with the least tail; the echo and builds of ours are no peers.
 func bestP99(results []*result) *result {
-	peers := slices.DeleteFunc(slices.Clone(results), func(r *result) bool { return r.Server == "dnsteer" || r.Server == "echo" })
+	peers := slices.DeleteFunc(slices.Clone(results), func(r *result) bool { return r.Server == "dnsteer" || r.Server == before || r.Server == "echo" })
 	if len(peers) == 0 {
 		return nil
 	}

@@ -53,7 +53,7 @@ type server struct {
 	name string
 	rows []row
 	// binary and debian are the program, and the package that brings it; empty for
-	// roles of this program.
+	// roles of this program, but for another build of it.
 	binary, debian string
 	// command is its command line in the foreground, on one thread; files go to dir.
 	command func(dir string, at, up netip.AddrPort) ([]string, error)
@@ -89,6 +89,9 @@ func (s *server) start(tb testing.TB, ns *testenv.NetNS, at, up netip.AddrPort) 
 	var cmd *exec.Cmd
 	if s.role != "" {
 		cmd = testenv.Command(tb, s.role, at.String(), up.String())
+		if s.binary != "" {
+			cmd.Path = s.binary
+		}
 	} else {
 		dir := tb.TempDir()
 		if err := os.Chmod(dir, 0o777); err != nil { // some become another user
