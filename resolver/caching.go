@@ -180,6 +180,11 @@ func (c *cache) learn(req *Request, res *Response, err error, epoch uint64) {
 	if before != nil && own != req.key {
 		c.drop(own)
 	}
+	c.keep(req, res, epoch, now)
+}
+
+// keep keeps an answer that may be.
+func (c *cache) keep(req *Request, res *Response, epoch uint64, now time.Time) {
 	if fresh := keep(res, now); fresh != nil {
 		c.put(fresh.keyFor(req.key), req.client(), epoch, fresh, nil)
 	}

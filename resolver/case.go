@@ -63,6 +63,9 @@ func (t *try) isRespelt(reply *message) bool {
 // forged, for TCP to find out. Meanwhile the others are better off as they are. It may be
 // called twice.
 func (s *speller) learn(t *try, reply *message) (suspect bool) {
+	if !t.req.spelt {
+		return false
+	}
 	respelt, now := t.isRespelt(reply), time.Now()
 	switch {
 	case respelt && t.network == "udp":
@@ -70,7 +73,7 @@ func (s *speller) learn(t *try, reply *message) (suspect bool) {
 		return true
 	case respelt:
 		s.until.Store(now.Add(plainCase).UnixNano())
-	case t.req.spelt && t.network != "udp":
+	case t.network != "udp":
 		s.until.Store(0)
 	}
 	return false

@@ -52,21 +52,21 @@ func BenchmarkForward(b *testing.B) {
 }
 
 // mirror answers every query with an address.
-func mirror(b *testing.B, conn *net.UDPConn) {
-	s, err := mmsg.New(conn)
+func mirror(b testing.TB, conn *net.UDPConn) {
+	s, err := mmsg.New(conn, func(error) {})
 	if err != nil {
 		b.Error(err)
 		return
 	}
 	defer s.Release()
+	var out mmsg.Outbox
 	for {
 		batch, err := s.Read()
 		if err != nil {
 			return
 		}
 		for i := range batch.Len() {
-			wire := append(batch.Buffer(i), batch.Datagram(i)...)
-			batch.Local(i)
+			wire := append(out.Buffer(), batch.Datagram(i)...)
 			wire[2], wire[3] = wire[2]|0x84, wire[3]|0x80
 			opt := []byte(nil)
 			if wire[countAR+1] > 0 { // an OPT record of 11 octets, and nothing else
@@ -75,9 +75,9 @@ func mirror(b *testing.B, conn *net.UDPConn) {
 			}
 			wire[countAN+1] = 1
 			wire = append(wire, 0xc0, headerLen, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1)
-			batch.Reply(i, append(wire, opt...), 0)
+			out.Reply(s, append(wire, opt...), 0, batch.Local(i), batch.From(i))
 		}
-		s.Flush(func(error) {})
+		out.Flush()
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 type reflector struct{}
 
 func (reflector) Exchange(_ context.Context, req *Request) (*Response, error) {
-	wire := outgoing(req, 7, req.edns)
+	wire := outgoing(nil, req, 7, req.edns)
 	wire[2] |= 0x80
 	m, err := parseMessage(wire)
 	if err != nil {
@@ -203,7 +203,7 @@ func FuzzReply(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			checkAnswer(t, req.msg.wire, fit(req, res.msg, "origin"), false)
+			checkAnswer(t, req.msg.wire, fit(nil, req, res.msg, "origin"), false)
 		}
 		check(res, nil, req)
 		now := time.Now()

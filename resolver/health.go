@@ -55,7 +55,9 @@ func (p *peer) learn(a attempt) {
 }
 
 // answered notes that the peer lives, and how long it took.
-func (p *peer) answered(took time.Duration) {
+func (p *peer) answered(took time.Duration) { p.answeredAt(time.Now(), took) }
+
+func (p *peer) answeredAt(now time.Time, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.health
@@ -65,7 +67,7 @@ func (p *peer) answered(took time.Duration) {
 		h.spread += (max(took-h.usual, h.usual-took) - h.spread) / 4
 		h.usual += (took - h.usual) / 8
 	}
-	h.measured = time.Now()
+	h.measured = now
 	h.owed, h.backOff, h.until = nil, 0, time.Time{}
 }
 

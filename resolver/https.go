@@ -45,13 +45,13 @@ func (p *peer) post(ctx context.Context, t *try) {
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	t.deliver(reply, err)
+	t.deliver(delivery{reply: reply, err: err})
 }
 
 func (p *peer) postOnce(ctx context.Context, t *try) (*message, error) {
 	host := net.JoinHostPort(p.up.host(), strconv.Itoa(int(p.up.addr.Port())))
 	// With ID 0, as RFC 8484 section 4.1 has it: HTTP knows which answer is whose.
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+host+p.up.path, bytes.NewReader(outgoing(t.req, 0, t.opt)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+host+p.up.path, bytes.NewReader(outgoing(nil, t.req, 0, t.opt)))
 	if err != nil {
 		return nil, err
 	}

@@ -81,13 +81,18 @@ func (s *joinStage) board(ctx context.Context, k flightKey, req *Request) *fligh
 
 // land ends a flight.
 func (s *joinStage) land(k flightKey, f *flight, res *Response, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f.res, f.err = res, err
-	s.remove(k, f)
-	if f.done != nil {
+	if s.close(k, f) {
+		f.res, f.err = res, err
 		close(f.done)
 	}
+}
+
+// close lets nobody join a flight any more, and reports whether somebody looks.
+func (s *joinStage) close(k flightKey, f *flight) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(k, f)
+	return f.done != nil
 }
 
 func (s *joinStage) leave(k flightKey, f *flight) {

@@ -48,7 +48,7 @@ func (o *oracle) asked() int {
 // says makes an answer of records in the form of zone files.
 func says(tb testing.TB, change func(*dns.Msg), records ...string) func(*Request) (*Response, error) {
 	return func(req *Request) (*Response, error) {
-		m, err := parseMessage(respond(tb, outgoing(req, 7, req.edns), change, records...))
+		m, err := parseMessage(respond(tb, outgoing(nil, req, 7, req.edns), change, records...))
 		if err != nil {
 			return nil, err
 		}

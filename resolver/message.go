@@ -3,9 +3,11 @@
 package resolver
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/miekg/dns"
 )
@@ -80,36 +82,49 @@ func parseMessage(wire []byte) (*message, error) {
 
 // parseQuestion reads as far as the question section; records stay unread.
 func parseQuestion(wire []byte) (*message, error) {
-	if len(wire) < headerLen {
-		return nil, errShort
-	}
-	m := &message{wire: wire, opt: -1, question: headerLen}
-	for i := range m.count(countQD) {
-		end, err := skipName(wire, m.question)
-		if err != nil {
-			return nil, fmt.Errorf("question: %w", err)
-		}
-		if end+4 > len(wire) {
-			return nil, errCut
-		}
-		if i == 0 {
-			if err := m.readQuestion(end); err != nil {
-				return nil, err
-			}
-		}
-		m.question = end + 4
+	m := new(message)
+	if err := m.begin(wire, ""); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
 
-func (m *message) readQuestion(end int) error {
-	name := append([]byte(nil), m.wire[headerLen:end]...)
+// begin is parseQuestion into a message that was used before. The name that is expected
+// costs no memory.
+func (m *message) begin(wire []byte, expected wireName) error {
+	*m = message{wire: wire, opt: -1, question: headerLen, records: m.records[:0]}
+	if len(wire) < headerLen {
+		return errShort
+	}
+	for i := range m.count(countQD) {
+		end, err := skipName(wire, m.question)
+		if err != nil {
+			return fmt.Errorf("question: %w", err)
+		}
+		if end+4 > len(wire) {
+			return errCut
+		}
+		if i == 0 {
+			if err := m.readQuestion(end, expected); err != nil {
+				return err
+			}
+		}
+		m.question = end + 4
+	}
+	return nil
+}
+
+func (m *message) readQuestion(end int, expected wireName) error {
+	var buf [maxName]byte
+	name := buf[:copy(buf[:], m.wire[headerLen:end])]
 	// A first name has nothing before it to point at.
 	if name[len(name)-1] != 0 {
 		return fmt.Errorf("question: %w", errName)
 	}
 	lower(name)
-	m.name = wireName(name)
+	if m.name = expected; wireName(name) != expected {
+		m.name = wireName(name)
+	}
 	m.qtype = binary.BigEndian.Uint16(m.wire[end:])
 	m.qclass = binary.BigEndian.Uint16(m.wire[end+2:])
 	return nil
@@ -133,6 +148,16 @@ func (m *message) parseRecords() error {
 	}
 	m.wire = m.wire[:off:off]
 	return m.checkMovable()
+}
+
+// clone is a copy that shares nothing with a message.
+func (m *message) clone() *message {
+	if m == nil {
+		return nil
+	}
+	own := *m
+	own.wire, own.records = bytes.Clone(m.wire), slices.Clone(m.records)
+	return &own
 }
 
 // checkMovable refuses a message whose OPT record could not be taken out: one has

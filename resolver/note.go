@@ -17,23 +17,20 @@ type facts struct {
 	upstream netip.AddrPort
 	failure  *failure // instead of an upstream's remarks
 	remarks  []option
+	msg      *message // which has the remarks
 }
 
 func factsOf(res *Response) facts {
-	a := facts{from: res.from, rcode: res.msg.rcode(), saved: res.saved, upstream: res.upstream}
-	if opt, err := res.msg.edns(); err == nil && opt != nil {
-		a.remarks = opt.options
-	}
-	return a
+	return facts{from: res.from, rcode: res.msg.rcode(), saved: res.saved, upstream: res.upstream, msg: res.msg}
 }
 
-// note counts and logs an answer of the long way that has just left.
-func (sc *Scope) note(in packet, req *Request, a facts) {
+// note counts and logs an answer that has just left, but for those of the wire path.
+func (sc *Scope) note(in packet, req *Request, a facts, now time.Time) {
 	t := in.counters
 	if t == nil { // no loop has read it
 		t = &sc.server.metrics.sets[0]
 	}
-	took := time.Since(in.read)
+	took := now.Sub(in.read)
 	t.count(in.tcp, a.from, a.rcode)
 	t.durations[a.from].observe(1, took)
 	sc.answered[a.from].Add(1)

@@ -9,11 +9,15 @@ import (
 )
 
 // withoutOPT copies a message with spare capacity, its OPT record left out.
+func (m *message) withoutOPT(spare int) []byte {
+	return m.appendWithoutOPT(make([]byte, 0, len(m.wire)+spare))
+}
+
+// appendWithoutOPT appends a message to what is empty, its OPT record left out.
 //
 // The record is almost always the last and leaves no trace. Where others follow,
 // compression pointers among them move with what they point at.
-func (m *message) withoutOPT(spare int) []byte {
-	wire := make([]byte, 0, len(m.wire)+spare)
+func (m *message) appendWithoutOPT(wire []byte) []byte {
 	if m.opt < 0 {
 		return append(wire, m.wire...)
 	}

@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -18,73 +19,71 @@ import (
 // race, which goes on where the passage was.
 type passage struct {
 	try
-	flight     *flight
+	asked      plainRequest
+	flight     flight
 	key        flightKey
 	epoch      uint64
 	passengers []passenger // guarded by joinStage.mu while the flight is on its list
-	due        time.Time   // when silence is too long
-	work       context.Context
+	first      [1]passenger
+	res        Response
+
+	due         time.Time // when silence is too long
+	work        context.Context
+	older, next *passage // on the scope's list, which it is on if it is watched
+	watched     bool
 }
 
 // passenger is a client who waits for a passage.
 type passenger struct {
 	*serving
 	socket *mmsg.Socket
-	in     packet
+	from   mmsg.Peer
+	in     packet // without its wire
 	req    *Request
 }
 
-// depart answers a query that the wire path has missed, without a goroutine; false if
-// it needs one. It does not block.
-func (v *serving) depart(u *mmsg.Socket, in packet, to set, q *wireQuery) bool {
-	if v.forwarder == nil || v.isSpecial(v.settings.Load(), q.name) || v.cache.hasSeen(to, q, v.number) {
+// spent is the memory of passages that went smoothly: nobody refers to them any more.
+var spent = sync.Pool{New: func() any { return new(passage) }}
+
+// depart answers the query of datagram i, which the wire path has missed, without a
+// goroutine; false if it needs one. It does not block.
+func (l *udpLoop) depart(b *mmsg.Batch, i int) bool {
+	q, to := &l.path.q, l.path.to
+	if l.forwarder == nil || l.isSpecial(l.settings.Load(), q.name) || l.cache.hasSeen(to, q, l.number) || l.enter() != nil {
 		return false
 	}
-	req, err := newRequest(in)
-	if err != nil {
+	p := spent.Get().(*passage)
+	p.asked.set(l.Scope, to, q, b.Datagram(i))
+	in := packet{client: b.Client(i), local: b.Local(i), read: l.path.read, counters: l.path.counters}
+	p.asked.Client, p.asked.Local = in.client, in.local
+	p.first[0] = passenger{l.serving, l.socket, *b.From(i), in, &p.asked.Request}
+	if !l.board(p) {
+		l.leave()
 		return false
 	}
-	req.scope = v.Scope
-	if req.key, req.keyed = newKey(to, req); !req.keyed {
-		return false
-	}
-	if req.upstreams, err = v.upstreamsFor(req); err != nil || v.enter() != nil {
-		return false
-	}
-	v.queries.Add(1)
-	if v.board(passenger{v, u, in, req}) {
-		return true
-	}
-	v.queries.Done()
-	v.leave()
-	return false
+	return true
 }
 
-// hasSeen reports whether the cache may have something to say about a question: an
-// answer that has expired, a failure, or a name above that does not exist.
+// hasSeen reports whether the cache may have something to say about a question beyond its
+// answer: a failure, or a name above that does not exist.
 func (c *cache) hasSeen(to set, q *wireQuery, scope uint32) bool {
 	if c == nil {
 		return false
 	}
-	own := to
-	own.scope = scope
-	k := key{set: to, qtype: q.qtype, qclass: q.qclass, bits: q.bits}
-	if c.has(q.name, k) || c.has(q.name, key{set: own, qtype: q.qtype, qclass: q.qclass, bits: q.bits}) {
+	own := key{set: to, qtype: q.qtype, qclass: q.qclass, bits: q.bits}
+	if own.set.scope = scope; own.set != to && c.has(q.name, own) {
 		return true
 	}
-	k.qtype = dns.TypeNone
+	above := key{set: to, qtype: dns.TypeNone, qclass: q.qclass, bits: q.bits}
 	labels := 0
 	for at := 0; q.name[at] > 0; at += 1 + int(q.name[at]) {
 		labels++
 	}
-	for at := 0; labels >= cutLabels || at == 0; labels-- {
-		if c.has(q.name[at:], k) {
+	for at := 0; labels > cutLabels; labels-- {
+		at += 1 + int(q.name[at])
+		if c.has(q.name[at:], above) {
 			return true
 		}
-		if q.name[at] == 0 {
-			break
-		}
-		at += 1 + int(q.name[at])
 	}
 	return false
 }
@@ -98,87 +97,145 @@ func (c *cache) has(name []byte, k key) bool {
 	return ok
 }
 
-// board puts a client on the passage for its question, or sends one.
-func (v *serving) board(c passenger) bool {
-	k := flightKey{c.req.own(), false}
-	if joined, ok := v.joins.boardPassage(k, c); joined || !ok {
-		return joined
+// board puts the client of a passage on the one that is on its way for its question, or
+// sends it; false if it needs a goroutine.
+func (l *udpLoop) board(p *passage) bool {
+	req := &p.asked.Request
+	if !l.head(req) {
+		return false
 	}
-	st := v.settings.Load()
-	up, wait := v.peerOf(c.req.upstreams[0]), st.pace.resend
-	if len(c.req.upstreams) > 1 {
-		up = v.choose(st, v.peersOf(c.req.upstreams))[0]
+	st := l.settings.Load()
+	up, wait := l.peer, st.pace.resend
+	if len(req.upstreams) > 1 {
+		up = l.choose(st, l.peersOf(req.upstreams))[0]
 		wait = up.patience(wait)
 	}
-	if up.up.transport != plainDNS {
+	if up.up.transport != plainDNS || !l.hasPort(up) {
 		return false
 	}
-	v.hedges.earn()
-	now := time.Now()
-	p := &passage{try: try{peer: up, req: up.cases.spell(c.req, now), opt: c.req.edns, network: "udp", start: now}, key: k, due: now.Add(wait), work: v.work, passengers: []passenger{c}}
-	p.to = p
-	if v.cache != nil {
-		p.epoch = v.cache.epoch.Load()
+	p.try = try{peer: up, req: up.cases.spell(req, l.path.read), opt: req.edns, network: "udp", start: l.path.read, to: p}
+	p.key, p.passengers = flightKey{req.own(), false}, p.first[:]
+	p.due, p.work = p.start.Add(wait), l.work
+	if l.cache != nil {
+		p.epoch = l.cache.epoch.Load()
 	}
-	from, id := up.reserveReady(&p.try)
-	if from == nil {
-		return false
+	l.serving.queries.Add(1)
+	started, ok := l.joins.start(p)
+	if !ok {
+		l.serving.queries.Done()
 	}
-	if !v.joins.start(k, p) {
-		from.forget(&p.try, id)
-		return false // somebody was faster
+	if !started {
+		return ok
 	}
-	if v.cache != nil {
-		v.cache.lookups[lookupMiss].Add(1)
+	l.hedges.earn()
+	if l.cache != nil {
+		l.cache.lookups[lookupMiss].Add(1)
 	}
-	v.watch(p)
 	up.asks()
-	if err := from.send(&p.try, id); err != nil {
-		p.deliver(nil, err)
-	}
+	l.watch(p)
+	l.send(p)
 	return true
 }
 
-// boardPassage joins a passage; ok is false where a flight with a goroutine is on its
-// way, for which a goroutine waits.
-func (s *joinStage) boardPassage(k flightKey, c passenger) (joined, ok bool) {
+// heading is where the queries of a batch go, found out once.
+type heading struct {
+	to        set
+	upstreams []Upstream
+	peer      *peer // the first upstream's
+	from      *port // which the queries leave from
+}
+
+// head finds out who is asked for a request; false if nobody can be.
+func (l *udpLoop) head(req *Request) bool {
+	if l.upstreams == nil || l.to != req.key.set {
+		ups, err := l.upstreamsFor(req)
+		if err != nil {
+			return false
+		}
+		l.heading = heading{to: req.key.set, upstreams: ups, peer: l.peerOf(ups[0]), from: l.from}
+	}
+	req.upstreams = l.upstreams
+	return true
+}
+
+// start lets others join a passage; started is false where there is one for the question,
+// which its client has joined, and ok where a goroutine asks already.
+func (s *joinStage) start(p *passage) (started, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.flights[k]
-	if f == nil {
-		return false, true
-	}
-	if f.passage == nil {
+	f := s.flights[p.key]
+	switch {
+	case f == nil:
+		p.flight = flight{waiters: 1, passage: p} // its passengers never leave
+		s.flights[p.key] = &p.flight
+		return true, true
+	case f.passage == nil:
 		return false, false
 	}
 	s.joins.Add(1)
-	f.passage.passengers = append(f.passage.passengers, c)
-	return true, true
+	f.passage.passengers = append(f.passage.passengers, p.first[0])
+	return false, true
 }
 
-// start notes a passage for others to join.
-func (s *joinStage) start(k flightKey, p *passage) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.flights[k] != nil {
-		return false
+// hasPort draws the port that the queries of the batch leave from, with one system call:
+// whoever sees them sees them at once. It is false where too few are open.
+func (l *udpLoop) hasPort(up *peer) bool {
+	if l.from == nil || l.from.peer != up {
+		l.from = up.readyPort(l.path.read)
 	}
-	p.flight = &flight{waiters: 1, passage: p} // its passengers never leave
-	s.flights[k] = p.flight
-	return true
+	return l.from != nil && l.from.socket != nil
+}
+
+// send sends a passage.
+func (l *udpLoop) send(p *passage) {
+	for l.hasPort(p.peer) {
+		from := l.from
+		if id, ok := p.peer.reserve(from, &p.try); ok {
+			if p.waits(from, id) {
+				l.queries.Send(from.socket, outgoing(l.queries.Buffer(), p.req, id, p.opt))
+			} else {
+				from.forget(&p.try, id)
+			}
+			return
+		}
+		l.from = nil // it takes no more
+	}
+	p.deliver(delivery{err: net.ErrClosed})
 }
 
 // take implements taker: a good answer ends the passage, anything else is for a race.
-func (p *passage) take(t *try, reply *message, err error) {
-	if err == nil && !t.isSuspect(reply) && !isPoor(reply) && !reply.isTruncated() && !t.lacksEDNS(reply) {
-		t.done.Store(true)
-		took := time.Since(t.start)
-		p.peer.answered(took)
-		p.req.metrics().exchanged(false, took, outcomeAnswer)
-		p.end(&Response{msg: reply.withQuestion(p.req), upstream: p.peer.up.addr}, nil)
+func (p *passage) take(t *try, d delivery) {
+	ours := p.req.scope.passages.remove(p)
+	if d.err != nil || t.isSuspect(d.reply) || isPoor(d.reply) || d.reply.isTruncated() || t.lacksEDNS(d.reply) {
+		p.goOn(d)
 		return
 	}
-	p.goOn(reply, err)
+	t.done.Store(true)
+	took := d.in.now.Sub(t.start)
+	p.peer.answeredAt(d.in.now, took)
+	p.req.metrics().exchanged(false, took, outcomeAnswer)
+	p.res = Response{msg: d.reply.withQuestion(p.req), upstream: p.peer.up.addr}
+	if s := p.req.scope.server; s.cache != nil {
+		s.cache.keep(p.req, &p.res, p.epoch, d.in.now)
+	}
+	if p.land() {
+		ours = false
+		p.res.msg = p.res.msg.clone() // which others look at later
+		p.flight.res = &p.res
+		close(p.flight.done)
+	}
+	for i := range p.passengers {
+		c := &p.passengers[i]
+		wire, said := c.compose(d.in.out.Buffer(), c.req, &p.res, nil)
+		d.in.out.Reply(c.socket, wire, 0, c.in.local, &c.from)
+		c.note(c.in, c.req, said, d.in.now)
+		c.leave()
+		d.in.served = append(d.in.served, c.serving)
+	}
+	if ours {
+		*p = passage{}
+		spent.Put(p)
+	}
 }
 
 // overdue begins a race in which the passage's own try is still on its way.
@@ -192,12 +249,13 @@ func (p *passage) overdue() {
 }
 
 // goOn begins a race with an answer that is none.
-func (p *passage) goOn(reply *message, err error) {
+func (p *passage) goOn(d delivery) {
 	r, end := p.race()
 	p.try.mu.Lock()
 	p.to = r
 	p.try.mu.Unlock()
-	go p.finish(r, end, func() { r.take(&p.try, reply, err) })
+	d = delivery{reply: d.reply.clone(), err: d.err}
+	go p.finish(r, end, func() { r.take(&p.try, d) })
 }
 
 func (p *passage) race() (r *race, end func()) {
@@ -212,30 +270,35 @@ func (p *passage) finish(r *race, end, first func()) {
 	p.end(r.run())
 }
 
-// end keeps what came, and gives it to all who wait.
+// end gives what a race has brought to all who wait.
 func (p *passage) end(res *Response, err error) {
-	s := p.req.scope.server
-	if s.cache != nil {
+	if s := p.req.scope.server; s.cache != nil {
 		s.cache.learn(p.req, res, err, p.epoch)
 	}
-	s.joins.land(p.key, p.flight, res, err)
+	if p.land() {
+		p.flight.res, p.flight.err = res, err
+		close(p.flight.done)
+	}
 	for _, c := range p.passengers {
 		_ = c.conclude(c.in, c.req, res, err, func(wire []byte) error {
 			if err := c.socket.WriteTo(wire, c.in.local, c.in.client); err != nil {
-				c.notSent(c.socket, err)
+				c.notSent(c.socket.Conn(), err)
 			}
 			return nil
 		})
 		c.leave()
-		c.queries.Done()
+		c.serving.queries.Done()
 	}
 }
 
-// passages are those of a scope that wait, in no order.
+// land lets nobody join any more, and reports whether a goroutine waits too.
+func (p *passage) land() bool { return p.req.scope.server.joins.close(p.key, &p.flight) }
+
+// passages are those of a scope that wait, the newest first.
 type passages struct {
-	mu    sync.Mutex // guards what follows
-	list  []*passage
-	timer *time.Timer // runs while there are any
+	mu     sync.Mutex // guards what follows
+	newest *passage
+	timer  *time.Timer // runs while there are any
 }
 
 // patrol is how often passages are looked at, and how much later than due a query is
@@ -247,33 +310,54 @@ func (sc *Scope) watch(p *passage) {
 	w := &sc.passages
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.list = append(w.list, p)
+	p.older, p.watched = w.newest, true
+	if w.newest != nil {
+		w.newest.next = p
+	}
+	w.newest = p
 	if w.timer == nil {
 		w.timer = time.AfterFunc(patrol, w.look)
 	}
 }
 
-// look lets go of passages that are over, and makes races of those that are due.
+// remove takes a passage off the list, true for the first who does.
+func (w *passages) remove(p *passage) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !p.watched {
+		return false
+	}
+	w.unlink(p)
+	return true
+}
+
+func (w *passages) unlink(p *passage) {
+	if p.next != nil {
+		p.next.older = p.older
+	} else {
+		w.newest = p.older
+	}
+	if p.older != nil {
+		p.older.next = p.next
+	}
+	p.older, p.next, p.watched = nil, nil, false
+}
+
+// look makes races of passages that are due.
 func (w *passages) look() {
 	now := time.Now()
 	var due []*passage
 	w.mu.Lock()
-	kept := w.list[:0]
-	for _, p := range w.list {
-		switch {
-		case p.isDelivered():
-		case now.Before(p.due):
-			kept = append(kept, p)
-		default:
+	for p := w.newest; p != nil; {
+		older := p.older
+		if !now.Before(p.due) {
+			w.unlink(p)
 			due = append(due, p)
 		}
+		p = older
 	}
-	clear(w.list[len(kept):])
-	w.list = kept
-	if w.timer = nil; len(kept) > 0 {
+	if w.timer = nil; w.newest != nil {
 		w.timer = time.AfterFunc(patrol, w.look)
-	} else {
-		w.list = nil
 	}
 	w.mu.Unlock()
 	for _, p := range due {

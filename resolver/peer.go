@@ -114,62 +114,64 @@ func (p *peer) send(ctx context.Context, t *try) error {
 			return err
 		}
 		if id, ok := p.reserve(from, t); ok {
-			return from.send(t, id)
+			from.send(t, id)
+			return nil
 		}
 	}
 }
 
-// reserve gives a try an ID on a port; ok is false if that takes none any more.
+// reserve gives a try an ID on a port; ok is false if that takes none any more. A port
+// that has taken enough is retired where there are others.
 func (p *peer) reserve(from *port, t *try) (id uint16, ok bool) {
 	t.opt = p.cookies.opt(t, from.conn.LocalAddr())
-	id, last, ok := from.add(t)
-	if !ok || last {
-		p.drop(from)
+	id, nth := from.add(t)
+	if nth >= maxUses {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.ports) > minPorts {
+			p.remove(from)
+		}
 	}
-	return id, ok
+	return id, nth > 0
 }
 
 // port draws one of the open ports, or opens another one.
 func (p *peer) port(ctx context.Context) (*port, error) {
-	if open := p.drawPort(); open != nil {
+	p.mu.Lock()
+	open := p.drawFrom(maxPorts, time.Now())
+	p.mu.Unlock()
+	if open != nil {
 		return open, nil
 	}
 	return p.open(ctx)
 }
 
-// readyPort draws one of the open ports, and has another one opened where there are
-// few; nil where there are too few to draw from. It does not block.
-func (p *peer) readyPort() *port {
+// readyPort draws one of the open ports, and has others opened where there are few; nil
+// where there are too few to draw from. It does not block.
+func (p *peer) readyPort(now time.Time) *port {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	open := p.drawFrom(minPorts)
+	open := p.drawFrom(minPorts, now)
 	if len(p.ports) < maxPorts && !p.opening {
 		p.opening = true
-		go p.openAnother()
+		go p.openOthers()
 	}
 	return open
 }
 
-// reserveReady is reserve on a port that is open; nil if there is none.
-func (p *peer) reserveReady(t *try) (*port, uint16) {
-	for {
-		from := p.readyPort()
-		if from == nil {
-			return nil, 0
-		}
-		if id, ok := p.reserve(from, t); ok {
-			return from, id
-		}
-	}
-}
-
-func (p *peer) openAnother() {
+// openOthers opens ports until there are enough to draw from for a while.
+func (p *peer) openOthers() {
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
-	_, _ = p.open(ctx) // the next query finds out, and tells
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.opening = false
+	for {
+		_, err := p.open(ctx) // the next query finds out, and tells
+		p.mu.Lock()
+		if p.opening = err == nil && len(p.ports) < maxPorts; !p.opening {
+			p.mu.Unlock()
+			return
+		}
+		p.mu.Unlock()
+	}
 }
 
 func (p *peer) open(ctx context.Context) (*port, error) {
@@ -188,25 +190,15 @@ func (p *peer) open(ctx context.Context) (*port, error) {
 	return opened, nil
 }
 
-// drawPort returns nil where there are too few.
-func (p *peer) drawPort() *port {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.drawFrom(maxPorts)
-}
-
-// drawFrom draws one port of so many at least.
-func (p *peer) drawFrom(least int) *port {
-	now := time.Now()
+// drawFrom draws one port of so many at least, nil where there are fewer.
+func (p *peer) drawFrom(least int, now time.Time) *port {
 	p.used = now
 	for len(p.ports) >= least {
-		i := draw(min(len(p.ports), 256))
-		open := p.ports[i]
+		open := p.ports[draw(min(len(p.ports), 256))]
 		if !open.isOld(now) {
 			return open
 		}
-		p.ports = slices.Delete(p.ports, i, i+1)
-		open.retire()
+		p.remove(open)
 	}
 	return nil
 }
@@ -215,6 +207,10 @@ func (p *peer) drawFrom(least int) *port {
 func (p *peer) drop(gone *port) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.remove(gone)
+}
+
+func (p *peer) remove(gone *port) {
 	if i := slices.Index(p.ports, gone); i >= 0 {
 		p.ports = slices.Delete(p.ports, i, i+1)
 	}

@@ -3,13 +3,9 @@
 package resolver
 
 import (
-	"bytes"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/dnsteer/dnsteer/resolver/internal/mmsg"
@@ -23,9 +19,10 @@ const (
 	// maxPorts is how many ports to one upstream take new queries, and minPorts are
 	// enough for a query to draw one of them.
 	maxPorts, minPorts = 8, 4
-	// maxUses is how many queries a port takes: at full speed it is gone within
-	// milliseconds, and what it costs to open one is shared by as many.
-	maxUses = 64
+	// maxUses is how many queries a port takes, and some more where no other one is open
+	// yet: at full speed it is gone within milliseconds, and what it costs to open one is
+	// shared by as many.
+	maxUses = 512
 	// portLife is how long a port takes new queries at low speed.
 	portLife = time.Second
 )
@@ -34,73 +31,30 @@ const (
 // checks where answers come from. It closes when it takes no more queries and has no
 // answer to wait for.
 type port struct {
-	peer *peer
-	conn net.Conn
-	born time.Time
-
-	mu      sync.Mutex // guards what follows
-	waiting map[uint16]*try
-	uses    int
-	retired bool
-	closed  bool
+	pending
+	peer   *peer
+	conn   net.Conn
+	socket *mmsg.Socket // nil for a socket that is not the kernel's own
+	born   time.Time
 }
 
 func newPort(p *peer, conn net.Conn) *port {
-	return &port{peer: p, conn: conn, born: time.Now(), waiting: make(map[uint16]*try)}
+	open := &port{peer: p, conn: conn, born: time.Now()}
+	open.idle = open.closeIfRetired
+	if udp, ok := conn.(*net.UDPConn); ok {
+		open.socket, _ = mmsg.New(udp, open.fail)
+	}
+	return open
 }
 
 // isOld reports whether the port has taken queries for long enough.
 func (p *port) isOld(now time.Time) bool { return now.Sub(p.born) >= portLife }
 
-// add gives a try an ID that no other query from here has; false if the port takes
-// none any more. last says that this was its last.
-func (p *port) add(t *try) (id uint16, last, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.retired {
-		return 0, false, false
-	}
-	id = freeID(p.waiting)
-	p.waiting[id] = t
-	p.uses++
-	return id, p.uses >= maxUses, true
-}
-
-// freeID is an unpredictable one that no query on the same socket has. There are many
-// more of them than queries that may wait.
-func freeID(waiting map[uint16]*try) uint16 {
-	id := newID()
-	for waiting[id] != nil {
-		id = newID()
-	}
-	return id
-}
-
-// take ends the wait for a try's answer, true for the first who does.
-func (p *port) take(t *try, id uint16) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.waiting[id] != t {
-		return false
-	}
-	delete(p.waiting, id)
-	p.closeIfDone()
-	return true
-}
-
 // forget implements waiter.
 func (p *port) forget(t *try, id uint16) { p.take(t, id) }
 
-// retire lets the port take no more queries.
-func (p *port) retire() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.retired = true
-	p.closeIfDone()
-}
-
-func (p *port) closeIfDone() {
-	if p.retired && len(p.waiting) == 0 && !p.closed {
+func (p *port) closeIfRetired() {
+	if p.retired && !p.closed {
 		p.closed = true
 		_ = p.conn.Close()
 	}
@@ -115,47 +69,36 @@ func (p *port) close() {
 // fail tells all who wait what is wrong with the socket: that nobody listens at the
 // other end, usually.
 func (p *port) fail(err error) {
-	p.mu.Lock()
-	waiting := p.waiting
-	p.waiting = make(map[uint16]*try)
-	p.closeIfDone()
-	p.mu.Unlock()
-	for _, t := range waiting {
-		t.deliver(nil, err)
+	for _, t := range p.abort() {
+		t.deliver(delivery{err: err})
 	}
 }
 
 // send sends the query of a try that add has given an ID, unless nobody wants to know
-// any more.
-func (p *port) send(t *try, id uint16) error {
+// any more. An error may be about an earlier query: then the upstream is down for all
+// of them.
+func (p *port) send(t *try, id uint16) {
 	if !t.waits(p, id) {
 		p.forget(t, id)
-		return nil
+		return
 	}
-	return p.write(t, id)
-}
-
-// write sends a try's query. The error may be about an earlier one: then the upstream
-// is down for all of them.
-func (p *port) write(t *try, id uint16) error {
-	_, err := p.conn.Write(outgoing(t.req, id, t.opt))
-	if err == nil {
-		return nil
+	if _, err := p.conn.Write(outgoing(nil, t.req, id, t.opt)); err != nil {
+		p.fail(err)
 	}
-	ours := p.take(t, id)
-	p.fail(err)
-	if !ours {
-		return nil // it was delivered meanwhile
-	}
-	return err
 }
 
 // read hands out answers until the port is closed.
 func (p *port) read() {
-	next, release := p.reader()
-	defer release()
+	var in hearing
+	next := func() error { return p.hear(&in) }
+	if p.socket == nil {
+		buf := make([]byte, maxWire)
+		next = func() error { return p.hearOne(&in, buf) }
+	} else {
+		defer p.socket.Release()
+	}
 	for {
-		err := next(p.receive)
+		err := next()
 		switch {
 		case err == nil:
 		case errors.Is(err, net.ErrClosed):
@@ -171,62 +114,59 @@ func (p *port) read() {
 	}
 }
 
-// reader reads many datagrams at a time where the socket is the kernel's own.
-func (p *port) reader() (next func(func([]byte)) error, release func()) {
-	if conn, ok := p.conn.(*net.UDPConn); ok {
-		if s, err := mmsg.New(conn); err == nil {
-			return func(receive func([]byte)) error {
-				b, err := s.Read()
-				if err != nil {
-					return err
-				}
-				for i := range b.Len() {
-					receive(b.Datagram(i))
-				}
-				return nil
-			}, s.Release
-		}
-	}
-	buf := make([]byte, maxWire)
-	return func(receive func([]byte)) error {
-		n, err := p.conn.Read(buf)
-		if err == nil {
-			receive(buf[:n])
-		}
-		return err
-	}, func() {}
+// hearing is what the loop of a port uses again and again.
+type hearing struct {
+	now    time.Time // when it has read
+	reply  message
+	out    mmsg.Outbox // answers to clients, which leave together
+	served []*serving  // whose they are
 }
 
-// receive finds the try that a datagram answers. What does not match is noise or an
-// attack, and the try goes on waiting.
-func (p *port) receive(wire []byte) {
-	if len(wire) < headerLen {
-		return
+// hear hands out the answers of a batch.
+func (p *port) hear(in *hearing) error {
+	b, err := p.socket.Read()
+	if err != nil {
+		return err
 	}
-	p.mu.Lock()
-	id := binary.BigEndian.Uint16(wire)
-	t := p.waiting[id]
-	p.mu.Unlock()
+	in.now = time.Now()
+	for i := range b.Len() {
+		p.receive(in, b.Datagram(i))
+	}
+	in.end()
+	return nil
+}
+
+// hearOne is hear for any socket.
+func (p *port) hearOne(in *hearing, buf []byte) error {
+	n, err := p.conn.Read(buf)
+	if err != nil {
+		return err
+	}
+	in.now = time.Now()
+	p.receive(in, buf[:n])
+	in.end()
+	return nil
+}
+
+// end lets the answers leave, and nobody wait for them any more.
+func (in *hearing) end() {
+	in.out.Flush()
+	for _, v := range in.served {
+		v.queries.Done()
+	}
+	in.served = in.served[:0]
+}
+
+// receive finds the try that a datagram answers.
+func (p *port) receive(in *hearing, wire []byte) {
+	t, reply, err := p.match(&in.reply, wire)
 	if t == nil {
 		return
 	}
-	reply, err := parseMessage(bytes.Clone(wire))
-	if err != nil {
-		head, headErr := parseQuestion(wire)
-		if headErr != nil || !isReply(head, t.req, id) {
-			return
-		}
-		if head.isTruncated() {
-			reply, err = head.headOnly(), nil
-		} else {
-			err = fmt.Errorf("%w: %v", errMalformed, err)
-		}
-	} else if !isReply(reply, t.req, id) || !t.accepts(reply) {
-		return
+	if err != nil && in.reply.isTruncated() {
+		reply, err = in.reply.headOnly(), nil
 	}
-	if p.take(t, id) {
-		t.deliver(reply, err)
-	}
+	t.deliver(delivery{reply: reply, err: err, in: in})
 }
 
 // draw is an unpredictable number below n, which is at most 256.

@@ -54,7 +54,7 @@ func sightings(t *testing.T, n int) []sighting {
 // has seen of earlier queries is no help: IDs are spread evenly and do not follow each
 // other; a query draws one of several ports, and no port serves long.
 func TestIDAndPortAreUnpredictable(t *testing.T) {
-	const n = 1500
+	const n = 3000
 	seen := sightings(t, n)
 	var buckets [16]int
 	steps, uses, first := map[uint16]int{}, map[uint16]int{}, map[uint16]time.Time{}

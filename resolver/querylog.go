@@ -71,6 +71,11 @@ func (q *queryLog) write(l logLine) {
 func (a *facts) extendedErrors() string {
 	var words []string
 	remarks := a.remarks
+	if a.msg != nil {
+		if opt, err := a.msg.edns(); err == nil && opt != nil {
+			remarks = opt.options
+		}
+	}
 	if a.failure != nil {
 		if a.failure.ede != noEDE {
 			words = append(words, fmt.Sprintf("%d %s", a.failure.ede, a.failure.text))

@@ -12,13 +12,13 @@ import (
 // idleUnits is our TCP idle timeout in the units of RFC 7828.
 const idleUnits = uint16(tcpIdle / keepaliveUnit)
 
-// fit makes of an answer what goes to this client: its ID, its spelling of the
-// question, an OPT record of ours if and only if it sent one, and no more octets
-// than it takes.
-func fit(req *Request, answer *message, origin string) []byte {
+// fit makes of an answer what goes to this client, in memory that is empty: its ID, its
+// spelling of the question, an OPT record of ours if and only if it sent one, and no
+// more octets than it takes.
+func fit(wire []byte, req *Request, answer *message, origin string) []byte {
 	limit := req.limit()
 	if answer.signed || req.msg.signed {
-		return fitSigned(req, answer, limit)
+		return fitSigned(wire, req, answer, limit)
 	}
 	opt := req.replyEDNS(answer)
 	spare := 0
@@ -28,7 +28,7 @@ func fit(req *Request, answer *message, origin string) []byte {
 	if headerLen+len(req.msg.questions())+spare > limit {
 		opt.options, spare = nil, optFixed // remarks alone would be too long
 	}
-	wire := answer.withoutOPT(spare + 4 + len(origin))
+	wire = answer.appendWithoutOPT(slices.Grow(wire, len(answer.wire)+spare+4+len(origin)))
 	if req.TCP && len(wire)+spare > limit {
 		opt, spare = nil, 0 // TC means nothing over TCP: the answer goes first
 	}
@@ -54,8 +54,8 @@ func fit(req *Request, answer *message, origin string) []byte {
 // fitSigned leaves a signed message alone but for its ID, of which the signature
 // has the original (RFC 8945 section 5.3). One that the client cannot take becomes
 // a bare TC, for it to ask again over TCP.
-func fitSigned(req *Request, answer *message, limit int) []byte {
-	wire := append([]byte(nil), answer.wire...)
+func fitSigned(wire []byte, req *Request, answer *message, limit int) []byte {
+	wire = append(wire, answer.wire...)
 	if len(wire) > limit {
 		wire = answer.cut(wire, 0)
 		setFlags(wire, answer.flags()|bitTC) // also where only additional records are lost

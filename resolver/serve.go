@@ -52,7 +52,7 @@ func (sc *Scope) Serve(ctx context.Context, l Listeners) error {
 		return fmt.Errorf("serve: %w", err)
 	}
 	defer sc.served()()
-	sockets, err := l.sockets()
+	sockets, err := l.sockets(sc)
 	if err != nil {
 		return err
 	}
@@ -157,10 +157,10 @@ func (l Listeners) addresses() ([]netip.AddrPort, error) {
 	return own, nil
 }
 
-func (l Listeners) sockets() ([]*mmsg.Socket, error) {
+func (l Listeners) sockets(sc *Scope) ([]*mmsg.Socket, error) {
 	var sockets []*mmsg.Socket
 	for _, c := range l.UDP {
-		u, err := newUDPSocket(c)
+		u, err := newUDPSocket(c, func(err error) { sc.notSent(c, err) })
 		if err != nil {
 			return nil, err
 		}

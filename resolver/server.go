@@ -114,7 +114,7 @@ func (sc *Scope) answer(ctx context.Context, in packet, write func([]byte) error
 	}
 	if req == nil {
 		reply := malformed(in.wire)
-		defer sc.note(in, nil, facts{from: fromFailure, rcode: int(reply[3] & 0xf)})
+		defer func() { sc.note(in, nil, facts{from: fromFailure, rcode: int(reply[3] & 0xf)}, time.Now()) }()
 		return write(reply)
 	}
 	req.scope = sc
@@ -127,20 +127,28 @@ func (sc *Scope) answer(ctx context.Context, in packet, write func([]byte) error
 
 // conclude writes what a client gets of a response or an error.
 func (sc *Scope) conclude(in packet, req *Request, res *Response, err error, write func([]byte) error) error {
+	wire, said := sc.compose(nil, req, res, err)
+	defer func() { sc.note(in, req, said, time.Now()) }()
 	if err != nil {
-		f := asFailure(err)
-		sc.log.Debug("query failed", "qname", req.msg.name.String(), "client", in.client, "err", err)
-		defer sc.note(in, req, facts{from: fromFailure, rcode: int(f.rcode), failure: f})
-		return write(fit(req, failed(req, f), "dnsteer: "+f.text))
+		return write(wire)
 	}
 	if res.rest != nil {
 		defer res.rest.Close()
 	}
-	defer sc.note(in, req, factsOf(res))
-	if err := write(fit(req, res.msg, res.origin)); err != nil || res.rest == nil {
+	if err := write(wire); err != nil || res.rest == nil {
 		return err
 	}
 	return relay(req, res, write)
+}
+
+// compose makes what a client gets of a response or an error, in memory that is empty.
+func (sc *Scope) compose(wire []byte, req *Request, res *Response, err error) ([]byte, facts) {
+	if err == nil {
+		return fit(wire, req, res.msg, res.origin), factsOf(res)
+	}
+	f := asFailure(err)
+	sc.log.Debug("query failed", "qname", req.msg.name.String(), "client", req.Client, "err", err)
+	return fit(wire, req, failed(req, f), "dnsteer: "+f.text), facts{from: fromFailure, rcode: int(f.rcode), failure: f}
 }
 
 // relay writes the rest of a zone transfer.
@@ -153,7 +161,7 @@ func relay(req *Request, res *Response, write func([]byte) error) error {
 		if err != nil {
 			return err
 		}
-		if err := write(fit(req, m, res.origin)); err != nil {
+		if err := write(fit(nil, req, m, res.origin)); err != nil {
 			return err
 		}
 	}

@@ -6,9 +6,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -36,6 +34,7 @@ var errClosed = errors.New("closed the connection without an answer")
 // stream is a connection to an upstream, TCP or TLS, with many queries on their way
 // (RFC 7766 section 6.2.1.1). Answers come in any order.
 type stream struct {
+	pending
 	peer  *peer
 	ready chan struct{} // closed when conn or err are there
 	conn  net.Conn
@@ -46,12 +45,6 @@ type stream struct {
 	writing sync.Mutex
 	// reserved are queries that have chosen this connection and are not sent yet.
 	reserved atomic.Int32
-
-	mu      sync.Mutex // guards what follows
-	waiting map[uint16]*try
-	answers int // that came, or that nobody waits for any more
-	retired bool
-	closed  bool
 }
 
 // ask sends a try by TCP. The answer, or what went wrong, is delivered to it.
@@ -71,7 +64,7 @@ func (s *stream) ask(ctx context.Context, t *try) (taken bool) {
 	}
 	s.reserved.Add(-1) // before the answer can come
 	if err != nil {
-		t.deliver(nil, err)
+		t.deliver(delivery{err: err})
 		return true
 	}
 	if !ok {
@@ -106,7 +99,7 @@ func (p *peer) stream() *stream {
 	var s *stream
 	least := 0
 	for _, open := range p.streams {
-		if n := open.load(); s == nil || n < least {
+		if n := open.count() + int(open.reserved.Load()); s == nil || n < least {
 			s, least = open, n
 		}
 	}
@@ -115,17 +108,12 @@ func (p *peer) stream() *stream {
 		return s
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
-	s = &stream{peer: p, ready: make(chan struct{}), cancel: cancel, waiting: make(map[uint16]*try)}
+	s = &stream{peer: p, ready: make(chan struct{}), cancel: cancel}
+	s.idle = s.rest
 	s.reserved.Add(1)
 	p.streams = append(p.streams, s)
 	go s.open(ctx)
 	return s
-}
-
-func (s *stream) load() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.waiting) + int(s.reserved.Load())
 }
 
 // open connects, and reads. Whoever waits for the same connection shares its failure.
@@ -164,38 +152,19 @@ func (p *peer) connect(ctx context.Context) (net.Conn, error) {
 
 // add gives a try an ID; false if the connection takes none any more.
 func (s *stream) add(t *try) (id uint16, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.retired {
+	id, nth := s.pending.add(t)
+	if nth == 0 {
 		return 0, false
 	}
-	id = freeID(s.waiting)
-	s.waiting[id] = t
-	t.reused = s.answers > 0
-	if len(s.waiting) == 1 {
-		_ = s.conn.SetReadDeadline(time.Time{}) // the try has its own
-	}
-	return id, true
-}
-
-// take ends the wait for a try's answer, true for the first who does.
-func (s *stream) take(t *try, id uint16) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waiting[id] != t {
-		return false
-	}
-	delete(s.waiting, id)
-	s.answers++
-	s.rest()
-	return true
+	t.reused = s.ended > 0
+	_ = s.conn.SetReadDeadline(time.Time{}) // the try has its own
+	return id, true
 }
 
 // rest sets the end of an idle connection, or closes one that is retired.
 func (s *stream) rest() {
-	if len(s.waiting) > 0 {
-		return
-	}
 	if s.retired {
 		s.closeNow()
 	} else if s.conn != nil {
@@ -214,10 +183,7 @@ func (s *stream) closeNow() {
 // forget gives up on a try. A connection that owes an answer is not trusted with
 // another question: it may be dead.
 func (s *stream) forget(t *try, id uint16) {
-	s.mu.Lock()
-	owes := s.waiting[id] == t
-	s.mu.Unlock()
-	if owes {
+	if s.owes(t, id) {
 		s.retire()
 		s.take(t, id)
 	}
@@ -230,10 +196,7 @@ func (s *stream) retire() {
 		s.peer.streams = slices.Delete(s.peer.streams, i, i+1)
 	}
 	s.peer.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.retired = true
-	s.rest()
+	s.pending.retire()
 }
 
 // close closes now, whoever waits.
@@ -244,12 +207,7 @@ func (s *stream) close() { s.fail(net.ErrClosed) }
 // 6.2.4).
 func (s *stream) fail(err error) {
 	s.retire()
-	s.mu.Lock()
-	waiting := s.waiting
-	s.waiting = make(map[uint16]*try)
-	s.closeNow()
-	s.mu.Unlock()
-	for _, t := range waiting {
+	for _, t := range s.abort() {
 		t.interrupted(err)
 	}
 }
@@ -258,7 +216,7 @@ func (s *stream) write(t *try, id uint16) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	_ = s.conn.SetWriteDeadline(time.Now().Add(streamIdle))
-	return writeFrame(s.conn, outgoing(t.req, id, t.opt))
+	return writeFrame(s.conn, outgoing(nil, t.req, id, t.opt))
 }
 
 // read hands out answers until the connection ends.
@@ -281,7 +239,7 @@ func (s *stream) read() {
 func (s *stream) isBusy(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Is(err, os.ErrDeadlineExceeded) && len(s.waiting) > 0
+	return errors.Is(err, os.ErrDeadlineExceeded) && len(s.tries) > 0
 }
 
 func readError(err error) error {
@@ -293,27 +251,7 @@ func readError(err error) error {
 
 // receive finds the try that a message answers.
 func (s *stream) receive(wire []byte) {
-	if len(wire) < headerLen {
-		return
-	}
-	s.mu.Lock()
-	id := binary.BigEndian.Uint16(wire)
-	t := s.waiting[id]
-	s.mu.Unlock()
-	if t == nil {
-		return
-	}
-	head, err := parseQuestion(wire)
-	if err != nil || !isReply(head, t.req, id) {
-		return
-	}
-	reply, err := parseMessage(wire)
-	if err != nil {
-		err = fmt.Errorf("%w: %v", errMalformed, err)
-	} else if !t.accepts(reply) {
-		return
-	}
-	if s.take(t, id) {
-		t.deliver(reply, err)
+	if t, reply, err := s.match(new(message), wire); t != nil {
+		t.deliver(delivery{reply: reply, err: err})
 	}
 }

@@ -67,7 +67,7 @@ func (f *forwarder) openTransfer(ctx context.Context, up Upstream, req *Request)
 	t := &transfer{conn: conn, reader: bufio.NewReader(conn), req: req, id: newID(), seen: newSerials(req),
 		done: func() { stop(); _ = conn.Close() }}
 	_ = conn.SetDeadline(time.Now().Add(req.scope.settings.Load().pace.timeout))
-	if err := writeFrame(conn, outgoing(req, t.id, req.edns)); err != nil {
+	if err := writeFrame(conn, outgoing(nil, req, t.id, req.edns)); err != nil {
 		t.done()
 		return nil, nil, err
 	}

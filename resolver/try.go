@@ -34,10 +34,14 @@ type try struct {
 	over      bool
 }
 
-// taker is who gets what becomes of a try: the answer, or what went wrong. It does not
-// block.
-type taker interface {
-	take(t *try, reply *message, err error)
+// taker is who gets what becomes of a try. It does not block.
+type taker interface{ take(t *try, d delivery) }
+
+// delivery is what has become of a try: the answer, or what went wrong.
+type delivery struct {
+	reply *message // refers to memory that is good for the call
+	err   error
+	in    *hearing // of the loop that has read the answer; nil for other sockets
 }
 
 // waiter is a socket that has promised an answer to a try.
@@ -75,7 +79,7 @@ func (t *try) abandon() {
 // idle close is asked once more (RFC 7766 section 6.2.4).
 func (t *try) interrupted(err error) {
 	if !t.reused || t.again {
-		t.deliver(nil, err)
+		t.deliver(delivery{err: err})
 		return
 	}
 	t.again = true
@@ -83,18 +87,12 @@ func (t *try) interrupted(err error) {
 }
 
 // deliver hands over what has become of the query.
-func (t *try) deliver(reply *message, err error) {
+func (t *try) deliver(d delivery) {
 	t.mu.Lock()
 	t.delivered = true
+	to := t.to
 	t.mu.Unlock()
-	t.taker().take(t, reply, err)
-}
-
-// isDelivered reports whether anything has become of the query.
-func (t *try) isDelivered() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.delivered
+	to.take(t, d)
 }
 
 func (t *try) taker() taker {
@@ -115,7 +113,8 @@ func (t *try) handOver(to taker) bool {
 }
 
 // take sees whether something has to follow.
-func (r *race) take(t *try, reply *message, err error) {
+func (r *race) take(t *try, d delivery) {
+	reply, err := d.reply.clone(), d.err
 	switch {
 	case err == nil && r.mend(t, reply):
 		return
@@ -188,7 +187,7 @@ func (r *race) send(t *try) {
 		return
 	}
 	if err := t.peer.send(r.ctx, t); err != nil {
-		t.deliver(nil, err)
+		t.deliver(delivery{err: err})
 	}
 }
 

@@ -16,8 +16,9 @@ import (
 	"github.com/dnsteer/dnsteer/resolver/internal/mmsg"
 )
 
-// newUDPSocket gives a listener the receive buffer for bursts.
-func newUDPSocket(conn *net.UDPConn) (*mmsg.Socket, error) {
+// newUDPSocket gives a listener the receive buffer for bursts. What cannot be sent is told
+// to lost.
+func newUDPSocket(conn *net.UDPConn, lost func(error)) (*mmsg.Socket, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("set up %s: %w", conn.LocalAddr(), err)
@@ -25,7 +26,7 @@ func newUDPSocket(conn *net.UDPConn) (*mmsg.Socket, error) {
 	if err := raw.Control(func(fd uintptr) { growBuffer(int(fd)) }); err != nil {
 		return nil, fmt.Errorf("set up %s: %w", conn.LocalAddr(), err)
 	}
-	return mmsg.New(conn)
+	return mmsg.New(conn, lost)
 }
 
 // growBuffer makes the receive buffer large, and never smaller: whoever opened the
@@ -51,14 +52,16 @@ func growBuffer(fd int) {
 // udpLoop is what the loop of one socket uses again and again.
 type udpLoop struct {
 	*serving
-	socket *mmsg.Socket
-	path   *wirePath
-	long   []int // datagrams of the batch that go the long way
-	lost   func(error)
+	socket  *mmsg.Socket
+	path    *wirePath
+	long    []int       // datagrams of the batch that go the long way
+	replies mmsg.Outbox // to clients
+	queries mmsg.Outbox // to upstreams
+	heading
 }
 
 func (v *serving) newUDPLoop(u *mmsg.Socket) *udpLoop {
-	return &udpLoop{serving: v, socket: u, path: v.newWirePath(), lost: func(err error) { v.notSent(u, err) }}
+	return &udpLoop{serving: v, socket: u, path: v.newWirePath()}
 }
 
 // serveUDP reads until v.reading ends.
@@ -84,7 +87,7 @@ func (l *udpLoop) next() error {
 	if err != nil {
 		return err
 	}
-	l.long = l.long[:0]
+	l.long, l.heading = l.long[:0], heading{}
 	l.path.begin(time.Now())
 	for i := range b.Len() {
 		if !l.answerReady(b, i) {
@@ -92,8 +95,9 @@ func (l *udpLoop) next() error {
 		}
 	}
 	// Before anything that may have to wait for a turn.
-	l.socket.Flush(l.lost)
+	l.replies.Flush()
 	l.path.end()
+	l.queries.Flush()
 	for _, i := range l.long {
 		l.spawnUDP(l.socket, l.packet(b, i))
 	}
@@ -107,14 +111,14 @@ func (l *udpLoop) answerReady(b *mmsg.Batch, i int) bool {
 		return true
 	}
 	if pong := pong(wire); pong != nil {
-		b.Reply(i, pong, 0)
+		l.replies.Reply(l.socket, append(l.replies.Buffer(), pong...), 0, local, b.From(i))
 		return true
 	}
-	reply := l.path.answer(b.Buffer(i), wire, local, false)
+	reply := l.path.answer(l.replies.Buffer(), wire, local, false)
 	if reply == nil {
-		return l.path.missed && l.depart(l.socket, l.packet(b, i), l.path.to, &l.path.q)
+		return l.path.missed && l.depart(b, i)
 	}
-	b.Reply(i, reply, 2)
+	l.replies.Reply(l.socket, reply, 2, local, b.From(i))
 	if l.queryLog != nil {
 		l.path.log(b.Client(i), local, false)
 	}
@@ -133,7 +137,7 @@ func (v *serving) spawnUDP(u *mmsg.Socket, in packet) {
 		defer func() { <-v.turns }()
 		_ = v.answer(v.work, in, func(wire []byte) error {
 			if err := u.WriteTo(wire, in.local, in.client); err != nil {
-				v.notSent(u, err)
+				v.notSent(u.Conn(), err)
 			}
 			return nil
 		})
@@ -142,9 +146,9 @@ func (v *serving) spawnUDP(u *mmsg.Socket, in packet) {
 
 // notSent tells of an answer that the kernel did not take. It is lost, as datagrams
 // are.
-func (v *serving) notSent(u *mmsg.Socket, err error) {
-	v.metrics.unsent.Add(1)
-	v.log.Debug("answer not sent", "listener", u.Conn().LocalAddr(), "err", err)
+func (sc *Scope) notSent(u *net.UDPConn, err error) {
+	sc.server.metrics.unsent.Add(1)
+	sc.log.Debug("answer not sent", "listener", u.LocalAddr(), "err", err)
 }
 
 // isPassing reports errors that say nothing about the socket itself: an ICMP

@@ -19,7 +19,7 @@ func TestUDPLoopAllocatesNothing(t *testing.T) {
 			t.Run(host+" "+name, func(t *testing.T) {
 				l, addr := listen(t, host)
 				t.Cleanup(l.close)
-				u, err := newUDPSocket(l.UDP[0])
+				u, err := newUDPSocket(l.UDP[0], nil)
 				if err != nil {
 					t.Fatal(err)
 				}

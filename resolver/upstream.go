@@ -42,23 +42,21 @@ func (m *message) withQuestion(req *Request) *message {
 	return out
 }
 
-// outgoing is the request as it goes to an upstream: an ID of this hop, our
-// payload size, no options that were meant for us. A signed message keeps all but
-// its ID.
-func outgoing(req *Request, id uint16, opt *edns) []byte {
+// outgoing is the request as it goes to an upstream, in memory that is empty: an ID of
+// this hop, our payload size, no options that were meant for us. A signed message keeps
+// all but its ID.
+func outgoing(wire []byte, req *Request, id uint16, opt *edns) []byte {
 	if req.msg.signed || req.verbatim {
-		wire := append([]byte(nil), req.msg.wire...)
+		wire = append(wire, req.msg.wire...)
 		setID(wire, id)
 		return wire
 	}
-	if opt == nil {
-		wire := req.msg.withoutOPT(0)
-		setID(wire, id)
-		return wire
-	}
-	hop := &edns{size: udpSize, version: opt.version, flags: opt.flags, options: opt.onward()}
-	wire := req.msg.withoutOPT(hop.len())
+	wire = req.msg.appendWithoutOPT(wire)
 	setID(wire, id)
+	if opt == nil {
+		return wire
+	}
+	hop := edns{size: udpSize, version: opt.version, flags: opt.flags, options: opt.onward()}
 	if opt.padded {
 		hop.pad(len(wire))
 	}
@@ -131,7 +129,7 @@ func askUDP(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*m
 	}
 	defer done()
 	id := newID()
-	if _, err := conn.Write(outgoing(req, id, opt)); err != nil {
+	if _, err := conn.Write(outgoing(nil, req, id, opt)); err != nil {
 		return nil, err
 	}
 	buf := buffers.Get().(*[maxWire]byte)
@@ -164,7 +162,7 @@ func (m *message) headOnly() *message {
 	for _, at := range []int{countAN, countNS, countAR} {
 		setCount(short.wire, at, 0)
 	}
-	short.records, short.opt = nil, -1
+	short.records, short.opt, short.signed = nil, -1, false
 	return &short
 }
 
@@ -175,7 +173,7 @@ func askTCP(ctx context.Context, up netip.AddrPort, req *Request, opt *edns) (*m
 	}
 	defer done()
 	id := newID()
-	if err := writeFrame(conn, outgoing(req, id, opt)); err != nil {
+	if err := writeFrame(conn, outgoing(nil, req, id, opt)); err != nil {
 		return nil, err
 	}
 	return readReply(bufio.NewReader(conn), req, id)

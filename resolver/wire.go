@@ -20,7 +20,8 @@ type wirePath struct {
 	*Scope
 	readyNotes
 	q wireQuery
-	// missed says that a query is plain but not ready, and to who is asked then.
+	// missed says that a query is plain and nothing is known of it, and to who is asked
+	// then.
 	missed bool
 	to     set
 }
@@ -50,7 +51,7 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 		return nil
 	}
 	st := p.settings.Load()
-	if k := p.answers.findWire(st.answers, &p.q, p.q.qtype); k != nil {
+	if k, _ := p.answers.findWire(st.answers, &p.q, p.q.qtype); k != nil {
 		return p.reply(out, wire, fromTable, k, tcp)
 	}
 	if p.table.Load().holds(p.q.name, st.search) {
@@ -64,15 +65,18 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 		p.missed, p.to = true, to
 		return nil
 	}
+	seen := false // what has expired, or failed
 	for _, qtype := range [...]uint16{p.q.qtype, dns.TypeNone} {
-		if k := p.cache.findWire(to, &p.q, qtype); k.isFresh(p.read) && (k.tcp || !tcp) {
+		k, ok := p.cache.findWire(to, &p.q, qtype)
+		if k.isFresh(p.read) && (k.tcp || !tcp) {
 			if k.isDue(p.read) {
 				return nil // the long way fetches it again
 			}
 			return p.reply(out, wire, fromCache, k, tcp)
 		}
+		seen = seen || ok
 	}
-	p.missed, p.to = true, to
+	p.missed, p.to = !seen, to
 	return nil
 }
 
@@ -190,18 +194,44 @@ func isIdle(code uint16, length int) bool {
 	return code == dns.EDNS0PADDING || code == dns.EDNS0COOKIE && isCookie(length)
 }
 
-// findWire is find for a question on the wire.
-func (c *cache) findWire(to set, q *wireQuery, qtype uint16) *kept {
+// plainRequest is the Request of a plain query, with its memory in one piece.
+type plainRequest struct {
+	Request
+	memory struct {
+		msg     message
+		records [1]record
+		edns    edns
+		wire    [128]byte
+	}
+}
+
+// set makes of a plain query what newRequest and route make of others. It keeps a copy of
+// the wire.
+func (r *plainRequest) set(sc *Scope, to set, q *wireQuery, wire []byte) {
+	name, m := wireName(q.name), &r.memory
+	m.msg = message{wire: append(m.wire[:0], wire...), question: q.question, name: name, qtype: q.qtype, qclass: q.qclass, opt: -1}
+	r.Request = Request{scope: sc, msg: &m.msg, keyed: true,
+		key: key{set: to, name: name, qtype: q.qtype, qclass: q.qclass, bits: q.bits}}
+	if q.bits&keyEDNS != 0 {
+		// Its options say nothing to anybody, or it would not be plain.
+		m.edns = edns{size: binary.BigEndian.Uint16(wire[q.question+3:]), flags: q.bits & doBit}
+		m.records[0] = record{section: inAdditional, start: q.question, data: q.question + optFixed, end: len(wire), typ: dns.TypeOPT, class: m.edns.size}
+		m.msg.records, m.msg.opt, r.edns = m.records[:], 0, &m.edns
+	}
+}
+
+// findWire is find for a question on the wire; ok says that there is anything.
+func (c *cache) findWire(to set, q *wireQuery, qtype uint16) (answer *kept, ok bool) {
 	s := c.shardOf(q.name)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	// Written like this the compiler makes no string of the name.
 	e, ok := s.entries[key{set: to, name: wireName(q.name), qtype: qtype, qclass: q.qclass, bits: q.bits}]
 	if !ok {
-		return nil
+		return nil, false
 	}
 	if !e.visited.Load() {
 		e.visited.Store(true)
 	}
-	return e.answer
+	return e.answer, true
 }

@@ -182,7 +182,7 @@ func TestReceiveBufferNeverShrinks(t *testing.T) {
 	}
 	for _, set := range []int{4096, 2 * receiveBuffer} {
 		before := buffer(set)
-		if _, err := newUDPSocket(l.UDP[0]); err != nil {
+		if _, err := newUDPSocket(l.UDP[0], nil); err != nil {
 			t.Fatal(err)
 		}
 		if after := buffer(0); after < max(before, 2*receiveBuffer) {

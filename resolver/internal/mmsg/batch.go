@@ -26,25 +26,27 @@ const (
 	controlSize = 128
 )
 
-// Batch is the datagrams that one call has read, and the replies to them. It belongs
-// to the Socket that returned it, until the next Read.
+// Batch is the datagrams that one call has read. It belongs to the Socket that returned
+// it, until the next Read.
 type Batch struct {
 	socket  *Socket
-	in, out [Size]header
+	headers [Size]header
 	slots   [Size]slot
 	data    []byte // of all datagrams, see mapped
 	n       int
-	replies int
 }
 
-// slot is the memory of one datagram and of its reply.
+// slot is the memory of one datagram, but for its octets.
 type slot struct {
-	name    [unix.SizeofSockaddrInet6]byte
+	from    Peer
 	control [controlSize]byte
-	from    [controlSize]byte // the reply's
-	local   netip.Addr
-	reply   []byte
-	in, out unix.Iovec
+	iov     unix.Iovec
+}
+
+// Peer is who is at the other end of a datagram, as the kernel has it.
+type Peer struct {
+	name [unix.SizeofSockaddrInet6]byte
+	size uint32
 }
 
 var pool = sync.Pool{New: func() any { return newBatch() }}
@@ -58,13 +60,11 @@ func newBatch() *Batch {
 	}
 	for i := range b.slots {
 		s := &b.slots[i]
-		s.in = unix.Iovec{Base: &b.data[i*stride]}
-		s.in.SetLen(maxDatagram)
-		s.reply = make([]byte, 0, 512)
-		b.in[i].msg = unix.Msghdr{Name: &s.name[0], Iov: &s.in, Control: &s.control[0]}
-		b.in[i].msg.SetIovlen(1)
-		b.in[i].msg.Namelen = unix.SizeofSockaddrInet6
-		b.in[i].msg.SetControllen(controlSize)
+		s.iov = unix.Iovec{Base: &b.data[i*stride]}
+		s.iov.SetLen(maxDatagram)
+		b.headers[i].msg = unix.Msghdr{Name: &s.from.name[0], Namelen: unix.SizeofSockaddrInet6, Iov: &s.iov, Control: &s.control[0]}
+		b.headers[i].msg.SetIovlen(1)
+		b.headers[i].msg.SetControllen(controlSize)
 	}
 	return b
 }
@@ -84,10 +84,10 @@ func mapped(size int) []byte {
 // rewind makes the headers that the kernel has filled fit for the next call.
 func (b *Batch) rewind() {
 	for i := range b.n {
-		b.in[i].msg.Namelen = unix.SizeofSockaddrInet6
-		b.in[i].msg.SetControllen(controlSize)
+		b.headers[i].msg.Namelen = unix.SizeofSockaddrInet6
+		b.headers[i].msg.SetControllen(controlSize)
 	}
-	b.n, b.replies = 0, 0
+	b.n = 0
 }
 
 // Len is how many datagrams there are.
@@ -95,24 +95,29 @@ func (b *Batch) Len() int { return b.n }
 
 // Datagram returns datagram i. It is good until the next Read.
 func (b *Batch) Datagram(i int) []byte {
-	return b.data[i*stride : i*stride+int(b.in[i].n)]
+	return b.data[i*stride : i*stride+int(b.headers[i].n)]
 }
 
 // Local is the address at which datagram i arrived, unmapped; the invalid address if
 // the kernel did not say.
 func (b *Batch) Local(i int) netip.Addr {
-	local := b.socket.bound
-	if !local.IsValid() {
-		local = localOf(b.slots[i].control[:b.in[i].msg.Controllen])
+	if b.socket.bound.IsValid() {
+		return b.socket.bound
 	}
-	b.slots[i].local = local
-	return local
+	return localOf(b.slots[i].control[:b.headers[i].msg.Controllen])
+}
+
+// From is who sent datagram i. It is good until the next Read.
+func (b *Batch) From(i int) *Peer {
+	from := &b.slots[i].from
+	from.size = b.headers[i].msg.Namelen
+	return from
 }
 
 // Client is who sent datagram i, in the form that the socket speaks: IPv4 addresses
 // are mapped on one of IPv6.
 func (b *Batch) Client(i int) netip.AddrPort {
-	name := &b.slots[i].name
+	name := &b.slots[i].from.name
 	port := binary.BigEndian.Uint16(name[2:])
 	if !b.socket.v6 {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(name[4:8])), port)
@@ -122,26 +127,4 @@ func (b *Batch) Client(i int) netip.AddrPort {
 		addr = addr.WithZone(strconv.FormatUint(uint64(scope), 10))
 	}
 	return netip.AddrPortFrom(addr, port)
-}
-
-// Buffer is empty memory to build the reply to datagram i in, by appending.
-func (b *Batch) Buffer(i int) []byte { return b.slots[i].reply[:0] }
-
-// Reply queues a reply to datagram i, of which Local was asked, to leave from that
-// address with the next Flush. The batch keeps wire; the first skip octets of it, which
-// Buffer was used with, are not sent.
-func (b *Batch) Reply(i int, wire []byte, skip int) {
-	s := &b.slots[i]
-	s.reply = wire
-	s.out.Base = &wire[skip]
-	s.out.SetLen(len(wire) - skip)
-	msg := &b.out[b.replies].msg
-	*msg = unix.Msghdr{Name: &s.name[0], Namelen: b.in[i].msg.Namelen, Iov: &s.out}
-	msg.SetIovlen(1)
-	if !b.socket.bound.IsValid() {
-		from := b.socket.AppendSource(s.from[:0], s.local)
-		msg.Control = &from[0]
-		msg.SetControllen(len(from))
-	}
-	b.replies++
 }

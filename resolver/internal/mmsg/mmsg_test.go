@@ -36,7 +36,7 @@ func open(tb testing.TB, network, host string) (*Socket, netip.AddrPort) {
 	conn := pc.(*net.UDPConn)
 	tb.Cleanup(func() { conn.Close() })
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
-	s, err := New(conn)
+	s, err := New(conn, func(err error) { tb.Errorf("lost: %v", err) })
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -87,10 +87,6 @@ func read(tb testing.TB, s *Socket, n int) *Batch {
 	return b
 }
 
-func noLoss(tb testing.TB) func(error) {
-	return func(err error) { tb.Errorf("lost: %v", err) }
-}
-
 // Each datagram has its local address and its client, whatever the socket is bound to,
 // and the reply leaves from the address that was asked: a connected client hears no
 // other.
@@ -111,6 +107,7 @@ func TestRoundTrip(t *testing.T) {
 				conn := dial(t, netip.AddrPortFrom(local, at.Port()))
 				send(t, conn, []byte("one"), []byte("two"))
 				b := read(t, s, 2)
+				var out Outbox
 				for i := range b.Len() {
 					if got := b.Local(i); got != local {
 						t.Errorf("local address %s", got)
@@ -119,9 +116,9 @@ func TestRoundTrip(t *testing.T) {
 					if got, want := netip.AddrPortFrom(client.Addr().Unmap(), client.Port()), conn.LocalAddr().(*net.UDPAddr).AddrPort(); got != want {
 						t.Errorf("client %s, want %s", got, want)
 					}
-					b.Reply(i, append(append(b.Buffer(i), "##re: "...), b.Datagram(i)...), 2)
+					out.Reply(s, append(append(out.Buffer(), "##re: "...), b.Datagram(i)...), 2, local, b.From(i))
 				}
-				s.Flush(noLoss(t))
+				out.Flush()
 				if err := s.WriteTo([]byte("late"), b.Local(0), b.Client(0)); err != nil {
 					t.Error(err)
 				}
@@ -166,38 +163,74 @@ func TestBatches(t *testing.T) {
 func TestPartialSend(t *testing.T) {
 	for bad := range 3 {
 		s, at := open(t, "udp4", "0.0.0.0")
-		conn := dial(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port()))
-		send(t, conn, []byte("a"), []byte("b"), []byte("c"))
-		b := read(t, s, 3)
+		var lost []error
+		s.lost = func(err error) { lost = append(lost, err) }
+		local := netip.MustParseAddr("127.0.0.1")
+		conn := dial(t, netip.AddrPortFrom(local, at.Port()))
+		send(t, conn, []byte("ask"))
+		from := read(t, s, 1).From(0)
+		var out Outbox
 		var want string
-		for i := range b.Len() {
-			b.Local(i)
-			reply := append(b.Buffer(i), b.Datagram(i)...)
+		for i, text := range []string{"a", "b", "c"} {
+			reply := append(out.Buffer(), text...)
 			if i == bad {
 				reply = make([]byte, maxDatagram-1) // more than UDP carries
 			} else {
-				want += string(reply)
+				want += text
 			}
-			b.Reply(i, reply, 0)
+			out.Reply(s, reply, 0, local, from)
 		}
-		lost := 0
-		s.Flush(func(err error) {
-			lost++
-			if !errors.Is(err, unix.EMSGSIZE) {
-				t.Error(err)
-			}
-		})
-		if got := string(receive(t, conn)) + string(receive(t, conn)); got != want || lost != 1 {
-			t.Errorf("reply %d refused: got %q, want %q, lost %d", bad, got, want, lost)
+		out.Flush()
+		if got := string(receive(t, conn)) + string(receive(t, conn)); got != want || len(lost) != 1 || !errors.Is(lost[0], unix.EMSGSIZE) {
+			t.Errorf("reply %d refused: got %q, want %q, lost %v", bad, got, want, lost)
 		}
-		s.Flush(noLoss(t)) // nothing is sent twice
-		send(t, conn, []byte("again"))
-		b = read(t, s, 1)
-		b.Local(0)
-		b.Reply(0, []byte("once"), 0)
-		s.Flush(noLoss(t))
+		out.Flush() // nothing is sent twice
+		out.Reply(s, append(out.Buffer(), "once"...), 0, local, from)
+		out.Flush()
 		if got := string(receive(t, conn)); got != "once" {
 			t.Errorf("got %q", got)
+		}
+	}
+}
+
+// More datagrams than one call moves leave in several, in order, and a change of the
+// socket lets nothing wait or get mixed up.
+func TestOutbox(t *testing.T) {
+	s, at := open(t, "udp4", "127.0.0.1")
+	to := dial(t, at)
+	connected, err := New(to, s.lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(t, to, []byte("ask"))
+	client := *read(t, s, 1).From(0)
+	var out Outbox
+	const n = 2*Size + 3
+	for i := range n {
+		out.Send(connected, fmt.Append(out.Buffer(), "query ", i))
+		if i%10 == 9 {
+			out.Reply(s, fmt.Append(out.Buffer(), "reply ", i), 0, at.Addr(), &client)
+		}
+	}
+	out.Flush()
+	if out.letters != nil {
+		t.Error("an empty outbox holds memory")
+	}
+	for i := 0; i < n; {
+		b, err := s.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j := range b.Len() {
+			if got, want := string(b.Datagram(j)), fmt.Sprint("query ", i); got != want {
+				t.Fatalf("got %q, want %q", got, want)
+			}
+			i++
+		}
+	}
+	for i := 9; i < n; i += 10 {
+		if got, want := string(receive(t, to)), fmt.Sprint("reply ", i); got != want {
+			t.Fatalf("got %q, want %q", got, want)
 		}
 	}
 }
@@ -267,16 +300,15 @@ func TestAllocatesNothing(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::"} {
 		s, at := open(t, "udp", host)
 		conn, buf := dial(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port())), make([]byte, 512)
-		lost := noLoss(t)
+		var out Outbox
 		allocs := testing.AllocsPerRun(100, func() {
 			_, _ = conn.Write(buf[:7])
 			b, err := s.Read()
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.Local(0)
-			b.Reply(0, append(b.Buffer(0), b.Datagram(0)...), 0)
-			s.Flush(lost)
+			out.Reply(s, append(out.Buffer(), b.Datagram(0)...), 0, b.Local(0), b.From(0))
+			out.Flush()
 			if n, err := conn.Read(buf); n != 7 || err != nil {
 				t.Fatal(n, err)
 			}
@@ -290,7 +322,7 @@ func TestAllocatesNothing(t *testing.T) {
 func TestNewRefusesWhatIsClosed(t *testing.T) {
 	s, _ := open(t, "udp4", "127.0.0.1")
 	s.conn.Close()
-	if _, err := New(s.conn); !errors.Is(err, net.ErrClosed) {
+	if _, err := New(s.conn, nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v", err)
 	}
 	if err := s.WriteTo(nil, netip.Addr{}, netip.AddrPort{}); err == nil {

@@ -13,29 +13,29 @@ import (
 )
 
 // Socket is a UDP socket with the local address of each datagram: the one it is bound
-// to or, on a wildcard address, what IP_PKTINFO says. It is not safe for concurrent use;
-// several on one connection, each with its goroutine, are fine.
+// to or, on a wildcard address, what IP_PKTINFO says. One goroutine reads; any may send.
 type Socket struct {
 	conn  *net.UDPConn
 	raw   syscall.RawConn
 	v6    bool
 	bound netip.Addr // unmapped; invalid on a wildcard address
+	lost  func(error)
 
 	batch *Batch // nil while we wait
-	sent  int
 	errno unix.Errno
-	// The closures are made once: they would be allocated with each call.
-	readable, writable func(fd uintptr) bool
+	// The closure is made once: it would be allocated with each call.
+	readable func(fd uintptr) bool
 }
 
-// New sets a socket up. The connection stays the caller's, who closes it.
-func New(conn *net.UDPConn) (*Socket, error) {
+// New sets a socket up. The connection stays the caller's, who closes it. What an
+// [Outbox] could not send is told to lost, by whoever flushes it.
+func New(conn *net.UDPConn, lost func(error)) (*Socket, error) {
 	local := conn.LocalAddr()
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("set up %s: %w", local, err)
 	}
-	s := &Socket{conn: conn, raw: raw}
+	s := &Socket{conn: conn, raw: raw, lost: lost}
 	if addr := local.(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone(""); !addr.IsUnspecified() {
 		s.bound = addr
 	}
@@ -46,7 +46,7 @@ func New(conn *net.UDPConn) (*Socket, error) {
 	if optErr != nil {
 		return nil, fmt.Errorf("ask for packet information on %s: %w", local, optErr)
 	}
-	s.readable, s.writable = s.receive, s.send
+	s.readable = s.receive
 	return s, nil
 }
 
@@ -94,7 +94,7 @@ func (s *Socket) receive(fd uintptr) bool {
 		s.batch.socket = s
 	}
 	var n int
-	if n, s.errno = recvmmsg(fd, s.batch.in[:]); s.errno == 0 {
+	if n, s.errno = recvmmsg(fd, s.batch.headers[:]); s.errno == 0 {
 		s.batch.n = n
 		return true
 	}
@@ -111,33 +111,6 @@ func (s *Socket) Release() {
 	s.batch.socket = nil
 	pool.Put(s.batch)
 	s.batch = nil
-}
-
-// Flush sends the replies of the last batch. One that the kernel does not take is lost,
-// as datagrams are, and told to lost; the others go.
-func (s *Socket) Flush(lost func(error)) {
-	if s.batch == nil {
-		return
-	}
-	for s.sent = 0; s.sent < s.batch.replies; {
-		if err := s.raw.Write(s.writable); err != nil {
-			lost(err)
-			break
-		}
-		if s.errno != 0 && s.errno != unix.EINTR {
-			lost(s.errno)
-			s.sent++ // the error is the first one's
-		}
-	}
-	s.batch.replies = 0
-}
-
-func (s *Socket) send(fd uintptr) bool {
-	var n int
-	if n, s.errno = sendmmsg(fd, s.batch.out[s.sent:s.batch.replies]); s.errno == 0 {
-		s.sent += n
-	}
-	return s.errno != unix.EAGAIN
 }
 
 // WriteTo sends one datagram from a local address to a client, at any time and from any

@@ -35,7 +35,7 @@ type row string
 
 const (
 	rowTableUDP row = "table"
-	rowTableTCP row = "table, TCP"
+	rowTableTCP row = "table TCP"
 	rowCache    row = "cache hit"
 	rowForward  row = "forward"
 )

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"sync"
+)
+
+// pending is the tries that wait on one socket for their answers, by the ID that each
+// has there.
+type pending struct {
+	// idle is called, with mu held, when nobody waits any more, and when nobody may
+	// come any more.
+	idle func()
+
+	mu      sync.Mutex // guards what follows
+	tries   map[uint16]*try
+	random  [64]byte // for IDs
+	unused  int      // of random, its end
+	taken   int      // tries so far
+	ended   int      // those that wait no more
+	retired bool     // the socket takes no more
+	closed  bool
+}
+
+// add gives a try an unpredictable ID that no other one has (RFC 5452 section 9.2), and
+// counts; zero if the socket takes no more. There are many more IDs than queries that may
+// wait.
+func (p *pending) add(t *try) (id uint16, nth int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.retired {
+		return 0, 0
+	}
+	if p.tries == nil {
+		p.tries = make(map[uint16]*try)
+	}
+	id = p.newID()
+	for p.tries[id] != nil {
+		id = p.newID()
+	}
+	p.tries[id] = t
+	p.taken++
+	return id, p.taken
+}
+
+// newID is newID, for which the kernel is asked once for many.
+func (p *pending) newID() uint16 {
+	if p.unused == 0 {
+		_, _ = rand.Read(p.random[:])
+		p.unused = len(p.random)
+	}
+	p.unused -= 2
+	return binary.BigEndian.Uint16(p.random[p.unused:])
+}
+
+// take ends the wait for a try's answer, true for the first who does.
+func (p *pending) take(t *try, id uint16) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tries[id] != t {
+		return false
+	}
+	delete(p.tries, id)
+	p.ended++
+	if len(p.tries) == 0 {
+		p.idle()
+	}
+	return true
+}
+
+// owes reports whether a try waits.
+func (p *pending) owes(t *try, id uint16) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tries[id] == t
+}
+
+// count is how many wait.
+func (p *pending) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.tries)
+}
+
+// retire lets the socket take no more.
+func (p *pending) retire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retired = true
+	if len(p.tries) == 0 {
+		p.idle()
+	}
+}
+
+// abort ends the wait of all, and returns them.
+func (p *pending) abort() map[uint16]*try {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.tries
+	p.tries = nil
+	p.idle()
+	return all
+}
+
+// match finds the try that a message answers, and ends its wait; nil if it answers
+// none. What does not match is noise or an attack, and the try goes on waiting. The
+// answer is read into m and refers to wire; with an error only its question is there, in
+// m.
+func (p *pending) match(m *message, wire []byte) (t *try, reply *message, err error) {
+	if len(wire) < headerLen {
+		return nil, nil, nil
+	}
+	id := binary.BigEndian.Uint16(wire)
+	p.mu.Lock()
+	t = p.tries[id]
+	p.mu.Unlock()
+	if t == nil || m.begin(wire, t.req.msg.name) != nil || !isReply(m, t.req, id) {
+		return nil, nil, nil
+	}
+	bad := m.parseRecords()
+	if bad == nil && !t.accepts(m) || !p.take(t, id) {
+		return nil, nil, nil
+	}
+	if bad != nil {
+		return t, nil, fmt.Errorf("%w: %v", errMalformed, bad)
+	}
+	return t, m, nil
+}
