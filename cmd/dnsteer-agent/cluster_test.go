@@ -134,9 +134,9 @@ func TestRemoved(t *testing.T) {
 	defer w.unload(t)
 	c := kube.Start(t)
 	c.Apply(labelled + daemonSet)
-	uid := c.Kubectl("get", "daemonset", "dnsteer-agent", "-o", "jsonpath={.metadata.uid}")
+	uid := c.Kubectl("-n", "ours", "get", "daemonset", "dnsteer-agent", "-o", "jsonpath={.metadata.uid}")
 	c.Apply(fmt.Sprintf(ownPod, uid))
-	own := c.Kubectl("get", "pod", "dnsteer-agent-x", "-o", "jsonpath={.metadata.uid}")
+	own := c.Kubectl("-n", "ours", "get", "pod", "dnsteer-agent-x", "-o", "jsonpath={.metadata.uid}")
 	args := []string{"-node", "n1", "-kubeconfig", c.Kubeconfig, "-instance", own}
 	loaded := func() bool {
 		pins, err := filepath.Glob(w.bpffs + "/dnsteer*")
@@ -151,20 +151,37 @@ func TestRemoved(t *testing.T) {
 	if !loaded() {
 		t.Error("a restart unloads")
 	}
-	agent = w.startHere(t, args...)
-	agent.says(t, "watch for the removal of our DaemonSet")
-	c.Kubectl("delete", "daemonset", "dnsteer-agent", "--cascade=background", "--wait=false")
-	agent.says(t, "our DaemonSet has been removed")
-	agent.end(t, unix.SIGTERM)
-	if left, err := filepath.Glob(w.dir + "/agent*"); loaded() || err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v, datapath %v", left, err, loaded())
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"DaemonSet", func() {
+			c.Kubectl("-n", "ours", "delete", "daemonset", "dnsteer-agent", "--cascade=background", "--wait=false")
+		}},
+		{"gone before", func() {}},
+		{"namespace", func() { // without a controller it stays, and what is in it
+			c.Apply(daemonSet)
+			c.Kubectl("delete", "namespace", "ours", "--wait=false")
+		}},
+	} {
+		agent = w.startHere(t, args...)
+		agent.says(t, "watch for the removal of our DaemonSet")
+		step.do()
+		agent.end(t, unix.SIGTERM)
+		if left, err := filepath.Glob(w.dir + "/agent*"); loaded() || err != nil || len(left) > 0 {
+			t.Errorf("%s: left behind: %v, %v, datapath %v", step.name, left, err, loaded())
+		}
 	}
 }
 
 const daemonSet = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: ours}
+---
 apiVersion: apps/v1
 kind: DaemonSet
-metadata: {name: dnsteer-agent, namespace: default}
+metadata: {name: dnsteer-agent, namespace: ours}
 spec:
   selector: {matchLabels: {app: dnsteer-agent}}
   template:
@@ -177,7 +194,7 @@ apiVersion: v1
 kind: Pod
 metadata:
   name: dnsteer-agent-x
-  namespace: default
+  namespace: ours
   ownerReferences: [{apiVersion: apps/v1, kind: DaemonSet, name: dnsteer-agent, uid: %s, controller: true}]
 spec:
   nodeName: n1

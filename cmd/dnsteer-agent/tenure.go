@@ -60,20 +60,21 @@ type tenure struct {
 }
 
 // serve is the whole of it. It returns whether another agent has taken over.
-func (t *tenure) serve(ctx context.Context, c claim) (relieved bool, err error) {
+func (t *tenure) serve(ctx context.Context, from claim) (relieved bool, err error) {
 	defer func() {
 		if t.lock != nil {
 			_ = t.lock.Close() // the next agent has a descriptor of its own
 		}
 	}()
-	t.lock = c.lock
-	if c.offer != nil {
-		defer c.offer.decline()
+	t.lock = from.lock
+	if from.offer != nil {
+		defer from.offer.decline()
 	}
-	working, stop := context.WithCancel(ctx)
+	// When ctx ends it works on until it has made up its mind what to leave.
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer t.tasks.Wait()
 	defer stop()
-	if err := t.begin(working, c.offer); err != nil {
+	if err := t.begin(ctx, working, from.offer); err != nil {
 		return false, err
 	}
 	defer t.agent.datapath.Close()
@@ -83,15 +84,19 @@ func (t *tenure) serve(ctx context.Context, c claim) (relieved bool, err error) 
 		return false, err
 	}
 	relieved, err = t.hold(ctx, working)
-	stop()
-	t.plugins.close()
 	if relieved {
+		stop()
+		t.plugins.close()
 		t.agent.relieve()
 		return true, nil
 	}
+	c := t.agent.cluster
+	removed := c != nil && c.AwaitRemoved(removalTime)
+	stop()
+	t.plugins.close()
 	err = errors.Join(err, cnirpc.Remove(t.socket), t.removePaths())
 	t.agent.close()
-	if c := t.agent.cluster; c != nil && c.Removed() {
+	if removed {
 		t.log.Info("the DaemonSet has been removed: take everything off the node")
 		t.agent.datapath.Close() // and with it our use of it
 		err = errors.Join(err, t.removeAll(t.log))
@@ -99,8 +104,12 @@ func (t *tenure) serve(ctx context.Context, c claim) (relieved bool, err error) 
 	return false, err
 }
 
-// begin serves the pods that are known from before.
-func (t *tenure) begin(ctx context.Context, o *offer) error {
+// removalTime is how long an agent that is told to end serves on to find out whether for
+// good: much less than the kubelet gives it.
+const removalTime = 2 * time.Second
+
+// begin serves the pods that are known from before. What it starts ends with working.
+func (t *tenure) begin(ctx, working context.Context, o *offer) error {
 	var err error
 	if t.agent, err = t.newAgent(t.log); err != nil {
 		return err
@@ -120,12 +129,12 @@ func (t *tenure) begin(ctx context.Context, o *offer) error {
 	}
 	m, err := newPacemaker(a)
 	if err == nil {
-		t.tasks.Go(func() { m.run(ctx) })
+		t.tasks.Go(func() { m.run(working) })
 		if a.cluster != nil {
-			t.tasks.Go(func() { a.cluster.Run(ctx) })
+			t.tasks.Go(func() { a.cluster.Run(working) })
 		}
 		if a.sources != nil {
-			t.tasks.Go(func() { a.sources.Run(ctx) })
+			t.tasks.Go(func() { a.sources.Run(working) })
 			t.awaitSources(ctx)
 		}
 		err = t.takeOver(ctx, o)

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,16 +12,47 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Removed tells whether the DaemonSet that we are of is gone. It is watched rather than
-// asked for at the end: who removes it removes our permissions in the same moment, but a
-// watch that has begun goes on.
-func (c *Cluster) Removed() bool { return c.removed.Load() }
+// AwaitRemoved tells whether the DaemonSet that we are of, or its namespace, is gone or
+// about to be. Who is told to end may be told before: one object is deleted after another,
+// and a namespace's in any order. So it waits for a while, unless we are of no DaemonSet.
+//
+// They are watched rather than asked for at the end: who removes them removes our
+// permissions in the same moment, but a watch that has begun goes on.
+func (c *Cluster) AwaitRemoved(patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for c.owners.Load() != nil {
+		if c.isRemoved() {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return false
+}
+
+func (c *Cluster) isRemoved() bool {
+	for _, owner := range *c.owners.Load() {
+		if !owner.HasSynced() {
+			continue
+		}
+		if found := owner.GetIndexer().List(); len(found) == 0 || isGoing(found[0]) {
+			return true
+		}
+	}
+	return false
+}
 
 // ownerInterval is how soon our own pod is looked for again.
 const ownerInterval = time.Second
 
-// watchOwner watches the DaemonSet of the pod that we run in, until ctx ends. A pod of
-// another kind is not watched.
+// watchOwner watches the DaemonSet of the pod that we run in, and its namespace, until ctx
+// ends. A pod of another kind is not watched.
 func (c *Cluster) watchOwner(ctx context.Context) {
 	if !cache.WaitForCacheSync(ctx.Done(), c.pods.HasSynced) {
 		return
@@ -31,9 +63,7 @@ func (c *Cluster) watchOwner(ctx context.Context) {
 		if namespace, name, ok := c.owner(); ok {
 			if name != "" {
 				c.opts.Log.Info("watch for the removal of our DaemonSet", "daemonset", namespace+"/"+name)
-				c.informer(daemonSets, namespace, func(l *metav1.ListOptions) {
-					l.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
-				}).RunWithContext(ctx)
+				c.runOwners(ctx, c.informer(daemonSets, namespace, named(name)), c.informer(namespaces, "", named(namespace)))
 			}
 			return
 		}
@@ -43,6 +73,21 @@ func (c *Cluster) watchOwner(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+func named(name string) func(*metav1.ListOptions) {
+	return func(l *metav1.ListOptions) {
+		l.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
+	}
+}
+
+func (c *Cluster) runOwners(ctx context.Context, owners ...cache.SharedIndexInformer) {
+	c.owners.Store(&owners)
+	var all sync.WaitGroup
+	for _, owner := range owners {
+		all.Go(func() { owner.RunWithContext(ctx) })
+	}
+	all.Wait()
 }
 
 // owner finds the DaemonSet, without a name if our pod has none. It is false if our pod

@@ -30,7 +30,7 @@ type Options struct {
 	Kubeconfig string
 	// Node is the name of the node whose pods are watched.
 	Node string
-	// Self is the UID of the pod that we run in, empty if it is none. See Removed.
+	// Self is the UID of the pod that we run in, empty if it is none. See AwaitRemoved.
 	Self string
 	// DNS selects the cluster's nameservers among the pods, by their labels.
 	DNS string
@@ -50,8 +50,8 @@ type Cluster struct {
 	pods, namespaces cache.SharedIndexInformer
 
 	mu      sync.Mutex
-	failing map[schema.GroupVersionResource]string // what was logged last
-	removed atomic.Bool
+	failing map[schema.GroupVersionResource]string      // what was logged last
+	owners  atomic.Pointer[[]cache.SharedIndexInformer] // of our pod; nil while there is none
 }
 
 // Open reads the options. It asks the API server nothing yet.
@@ -145,9 +145,9 @@ func (c *Cluster) informer(kind schema.GroupVersionResource, namespace string, n
 	_ = informer.SetTransform(keep) // fails only once it runs
 	_ = informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) { c.report(ctx, kind, err) })
 	_, _ = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(object any) { c.notify(kind, isGoing(object)) },
-		UpdateFunc: func(_, object any) { c.notify(kind, isGoing(object)) },
-		DeleteFunc: func(any) { c.notify(kind, true) },
+		AddFunc:    func(any) { c.notify(kind) },
+		UpdateFunc: func(_, _ any) { c.notify(kind) },
+		DeleteFunc: func(any) { c.notify(kind) },
 	})
 	return informer
 }
@@ -159,10 +159,7 @@ func isGoing(object any) bool {
 }
 
 // notify wakes whoever receives from Changed.
-func (c *Cluster) notify(kind schema.GroupVersionResource, going bool) {
-	if kind == daemonSets && c.removed.Swap(going) != going {
-		c.opts.Log.Info(map[bool]string{true: "our DaemonSet has been removed", false: "our DaemonSet is there again"}[going])
-	}
+func (c *Cluster) notify(kind schema.GroupVersionResource) {
 	c.mu.Lock()
 	delete(c.failing, kind)
 	c.mu.Unlock()
