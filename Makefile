@@ -7,8 +7,8 @@ export BPF2GO_CC := $(CLANG)
 export BPF2GO_STRIP := $(STRIP)
 export BPF2GO_CFLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v2 -fno-ident
 
-# Those of make e2e beside them: runc, and nft for kube-proxy and the portmap plugin.
-DEPS_E2E := busybox musl-tools nftables nsd runc
+# Those of make e2e beside them: runc, an old containerd, and nft for kube-proxy and the portmap plugin.
+DEPS_E2E := busybox containerd musl-tools nftables nsd runc
 
 # Debian packages that the tests talk to: nameservers, C libraries, clients.
 DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-dnsutils \

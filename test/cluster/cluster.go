@@ -45,7 +45,7 @@ type Cluster struct {
 
 // New runs a cluster until the test ends, and returns when its nodes and its DNS are
 // ready. One cluster at a time has the lab.
-func New(tb testing.TB, shape Shape, nodes int) *Cluster {
+func New(tb testing.TB, shape Shape, r Runtime, nodes int) *Cluster {
 	tb.Helper()
 	began := time.Now()
 	c := &Cluster{tb: tb, logs: logDir(tb)}
@@ -53,7 +53,9 @@ func New(tb testing.TB, shape Shape, nodes int) *Cluster {
 	Nameserver(tb)
 	c.images = images(tb)
 	for i := range nodes {
-		c.Nodes = append(c.Nodes, newNode(tb, i+1, shape, c.logs))
+		n := newNode(tb, i+1, shape, c.logs)
+		n.runtime = r
+		c.Nodes = append(c.Nodes, n)
 	}
 	c.startControl()
 	for _, n := range c.Nodes {

@@ -7,7 +7,7 @@
 //	func TestMain(m *testing.M) { cluster.Main(m) }
 //
 //	func TestPods(t *testing.T) {
-//		c := cluster.New(t, cluster.Hybrid)
+//		c := cluster.New(t, cluster.Hybrid, cluster.Containerd(), 1)
 //		c.Apply(manifest)
 //		...
 //	}

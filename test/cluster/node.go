@@ -40,6 +40,7 @@ type Node struct {
 
 	tb      testing.TB
 	shape   Shape
+	runtime Runtime
 	pid     int      // of the node's process 1
 	cgroups []string // its cgroup in each hierarchy, as the lab sees them
 	logs    string

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"testing"
 
 	"github.com/dnsteer/dnsteer/test/kube"
 	"github.com/dnsteer/dnsteer/test/testenv"
@@ -26,7 +27,7 @@ var plugins = []string{"host-local", "loopback", "portmap", "ptp", "bridge"}
 // conflist is a chain as people have it; chained plugins are added to its end.
 // The network has no way out, so nothing is masqueraded.
 const conflist = `{
-  "cniVersion": "1.1.0",
+  "cniVersion": %q,
   "name": "pods",
   "plugins": [
     {
@@ -37,6 +38,34 @@ const conflist = `{
   ]
 }
 `
+
+// Runtime is which containerd a node has.
+type Runtime struct {
+	daemon, client func(testing.TB) string
+	config         string // as containerdConfig
+	cniVersion     string // the newest that it takes from a plugin
+}
+
+// Containerd is that of test/kube/containerd, and OldContainerd is Debian's, 1.6: it knows
+// no results of CNI 1.1.0, and no STATUS.
+func Containerd() Runtime {
+	return Runtime{
+		daemon:     func(tb testing.TB) string { return kube.Binary(tb, "containerd") },
+		client:     func(tb testing.TB) string { return kube.Binary(tb, "ctr") },
+		config:     containerdConfig,
+		cniVersion: "1.1.0",
+	}
+}
+
+// OldContainerd is explained at Containerd.
+func OldContainerd() Runtime {
+	return Runtime{
+		daemon:     func(tb testing.TB) string { return testenv.Binary(tb, "containerd", "containerd") },
+		client:     func(tb testing.TB) string { return testenv.Binary(tb, "ctr", "containerd") },
+		config:     oldContainerdConfig,
+		cniVersion: "1.0.0",
+	}
+}
 
 // containerdConfig: CAP_SYS_RESOURCE may be missing, without which no process may
 // lower its oom_score_adj.
@@ -57,22 +86,40 @@ const containerdConfig = `version = 3
     conf_dir = %q
 `
 
+// oldContainerdConfig says the same to 1.6.
+const oldContainerdConfig = `version = 2
+[grpc]
+  address = %q
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = %q
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = %q
+      SystemdCgroup = false
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = %q
+    conf_dir = %q
+`
+
 // startRuntime runs containerd on the node and returns when it answers.
 func (n *Node) startRuntime() {
 	n.tb.Helper()
 	n.installPlugins()
-	n.Write(filepath.Join(confDir, "10-pods.conflist"), fmt.Sprintf(conflist, n.Pods))
+	n.Write(filepath.Join(confDir, "10-pods.conflist"), fmt.Sprintf(conflist, n.runtime.cniVersion, n.Pods))
 	runc := testenv.Binary(n.tb, "runc", "runc")
 	env := []string{"DNSTEER_TEST_RUNC=" + runc}
 	if n.shape == Unified {
 		runc = build(n.tb, "unlimited")
 	}
 	config := filepath.Join(runDir, "containerd.toml")
-	n.Write(config, fmt.Sprintf(containerdConfig, socket, pauseImage, runc, binDir, confDir))
+	n.Write(config, fmt.Sprintf(n.runtime.config, socket, pauseImage, runc, binDir, confDir))
 
-	cmd := n.Command(kube.Binary(n.tb, "containerd"), "-c", config)
+	daemon := n.runtime.daemon(n.tb)
+	cmd := n.Command(daemon, "-c", config)
 	// containerd looks for its shim beside itself and in PATH.
-	cmd.Env = append(append(cmd.Env, env...), "PATH="+kube.Dir(n.tb)+":"+os.Getenv("PATH"))
+	cmd.Env = append(append(cmd.Env, env...), "PATH="+filepath.Dir(daemon)+":"+os.Getenv("PATH"))
 	containerd := kube.Run(n.tb, "containerd", n.logs, cmd)
 	n.daemons = append(n.daemons, containerd)
 	testenv.Eventually(n.tb, startTimeout, func() error {
@@ -101,7 +148,7 @@ func (n *Node) Load(archive string) {
 // ctr is containerd's own client, looking at what kubelet sees.
 func (n *Node) ctr(args ...string) *exec.Cmd {
 	n.tb.Helper()
-	return n.Command(append([]string{kube.Binary(n.tb, "ctr"), "--address", socket, "--namespace", "k8s.io"}, args...)...)
+	return n.Command(append([]string{n.runtime.client(n.tb), "--address", socket, "--namespace", "k8s.io"}, args...)...)
 }
 
 func (n *Node) copyFile(from, to string) {

@@ -13,8 +13,12 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-func TestHybrid(t *testing.T)  { story(t, cluster.Hybrid) }
-func TestUnified(t *testing.T) { story(t, cluster.Unified) }
+func TestHybrid(t *testing.T)  { story(t, cluster.Hybrid, cluster.Containerd(), life) }
+func TestUnified(t *testing.T) { story(t, cluster.Unified, cluster.Containerd(), life) }
+
+// With containerd 1.6 pods are steered likewise, also when the agents have died, and what
+// they left is taken off after all.
+func TestOldContainerd(t *testing.T) { story(t, cluster.Hybrid, cluster.OldContainerd(), death) }
 
 // world is a cluster and what the story has made in it so far.
 type world struct {
@@ -24,32 +28,48 @@ type world struct {
 	loadPods  []cluster.Pod
 }
 
-// story is the life of dnsteer in one cluster, from before its installation to after
-// its end. A step needs those before it, so the first that fails ends it.
-func story(t *testing.T, shape cluster.Shape) {
-	w := &world{Cluster: cluster.New(t, shape, 2), bin: t.TempDir()}
+type step struct {
+	name string
+	run  func(t *testing.T, w *world)
+}
+
+// life is that of dnsteer in one cluster, from before its installation to after its end.
+var life = []step{
+	{"before", before},
+	{"install", install},
+	{"pod that ran before", ranBefore},
+	{"new pods", newPods},
+	{"left alone", leftAlone},
+	{"cluster DNS", clusterDNS},
+	{"status", status},
+	{"kill", kill},
+	{"stop", stop},
+	{"away", away},
+	{"required", required},
+	{"upgrade", upgrade},
+	{"uninstall", uninstall},
+}
+
+// death is one that is not planned.
+var death = []step{
+	{"before", before},
+	{"install", install},
+	{"pod that ran before", ranBefore},
+	{"new pods", newPods},
+	{"dead", dead},
+	{"install again", installAgain},
+	{"uninstall", uninstall},
+}
+
+// story runs steps in a cluster. A step needs those before it, so the first that fails
+// ends it.
+func story(t *testing.T, shape cluster.Shape, r cluster.Runtime, steps []step) {
+	w := &world{Cluster: cluster.New(t, shape, r, 2), bin: t.TempDir()}
 	goBuild(t, w.bin, "github.com/dnsteer/dnsteer/cmd/...", "github.com/dnsteer/dnsteer/deploy/image")
 	for _, n := range w.Nodes {
 		w.conflists = append(w.conflists, n.Read(conflistPath))
 	}
-	for _, step := range []struct {
-		name string
-		run  func(t *testing.T, w *world)
-	}{
-		{"before", before},
-		{"install", install},
-		{"pod that ran before", ranBefore},
-		{"new pods", newPods},
-		{"left alone", leftAlone},
-		{"cluster DNS", clusterDNS},
-		{"status", status},
-		{"kill", kill},
-		{"stop", stop},
-		{"away", away},
-		{"required", required},
-		{"upgrade", upgrade},
-		{"uninstall", uninstall},
-	} {
+	for _, step := range steps {
 		if !t.Run(step.name, func(t *testing.T) {
 			whole := w.Cluster
 			defer func() { w.Cluster = whole }()

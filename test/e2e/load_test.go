@@ -163,24 +163,26 @@ func signalAgent(t *testing.T, pid int, s unix.Signal) {
 	}
 }
 
-// stop: agents hang; within the heartbeat all names but the table's are answered.
-func stop(t *testing.T, w *world) {
-	signal := func(s unix.Signal) {
-		for _, n := range w.Nodes {
-			for _, pid := range n.Processes("dnsteer-agent") {
-				signalAgent(t, pid, s)
-			}
+func (w *world) signalAgents(t *testing.T, s unix.Signal) {
+	t.Helper()
+	for _, n := range w.Nodes {
+		for _, pid := range n.Processes("dnsteer-agent") {
+			signalAgent(t, pid, s)
 		}
 	}
+}
+
+// stop: agents hang; within the heartbeat all names but the table's are answered.
+func stop(t *testing.T, w *world) {
 	from := w.loads()
 	stopped := time.Now()
-	signal(unix.SIGSTOP)
+	w.signalAgents(t, unix.SIGSTOP)
 	signalled := time.Now()
 	w.awaitOutcome(t, unknown, 100)
 	t.Logf("100 answers in a row from the cluster's DNS %v after SIGSTOP", time.Since(stopped).Round(time.Millisecond))
 	w.settle(t)
 	w.report(t, from, outage{stopped, signalled.Add(heartbeat)}, tableAddr, unknown)
-	signal(unix.SIGCONT)
+	w.signalAgents(t, unix.SIGCONT)
 	w.awaitSteered(t, 200)
 }
 
