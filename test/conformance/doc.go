@@ -8,6 +8,7 @@
 //	table_test.go      every shape, family, owner and state of the resolver
 //	world_test.go      namespaces, nameservers, datapath and resolver of a state
 //	resolver_test.go   the smallest resolver that answers from tags
+//	agent_test.go      the table in a pod of dnsteer-agent (go test -tags agent)
 //	transition_test.go sockets that live through a change of state
 //	leak_test.go       what a watch for leaks counts, and what it does not
 //	tag_test.go        tags of many servers, sockets and processes never mix

@@ -317,6 +317,10 @@ func (s *model) text(q query) string {
 	switch {
 	case resolver && (s.w.state == stateForeign || s.w.state == stateStranger):
 		return "foreign"
+	case resolver && s.w.agent && q.to == s.n.target:
+		return "server=" + s.n.first.Addr().String()
+	case resolver && s.w.agent: // it forwards
+		return "server=" + q.to.Addr().String()
 	case resolver && q.to == s.n.target:
 		return "resolver origin=" + s.n.first.Addr().String()
 	case resolver:

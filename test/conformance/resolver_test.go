@@ -108,6 +108,12 @@ func (r *resolver) hang(tb testing.TB) {
 	tb.Helper()
 	r.stopBeat()
 	<-r.beating
+	awaitHung(tb)
+}
+
+// awaitHung returns when the datapath must have noticed that no heart beats any more.
+func awaitHung(tb testing.TB) {
+	tb.Helper()
 	const limit = 2 * time.Second
 	since := time.Now()
 	testenv.Eventually(tb, 2*limit, func() error {

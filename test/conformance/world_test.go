@@ -76,6 +76,7 @@ type world struct {
 	datapath *loader.Datapath // nil in stateAbsent
 	resolver *resolver        // nil if there never was one of ours
 	probe    *probe.Child
+	agent    bool // it is dnsteer-agent that resolves
 	blind    bool // the kernel has no BTF, so that the datapath sees less
 
 	listeners *loader.Listeners // that outlive the resolver, or nil
