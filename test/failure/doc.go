@@ -13,7 +13,8 @@
 //	the same, and it cannot start  connected sockets get no answer for up to 3 s, then that
 //	                               of their nameserver
 //	SIGSTOP of the resolver        queries of the first two seconds get no answer
-//	kill -9 of "dnsteer run"       nothing; the next run adopts the datapath
+//	kill -9 of "dnsteer run"       nothing, but for connected sockets, which are refused
+//	                               until the next run, which adopts the datapath
 //	SIGTERM                        nothing; nothing is left
 //	SIGHUP, a changed file         nothing but other answers
 //	--fail-closed, dead or hung    EPERM at once

@@ -42,14 +42,17 @@ func TestResolverHung(t *testing.T) {
 
 // TestRunKilled kills the supervisor. The resolver notices, answers what has arrived
 // and goes; the datapath stays, and the next run adopts it. No query is lost at any
-// time.
+// time. Limit: connected sockets, which pass no hook, are refused until the next run.
 func TestRunKilled(t *testing.T) {
 	w := newWorld(t)
 	load := w.load(t, patience, Unconnected, PerQuery, TCP)
 	far := w.farLoad(t, Unconnected, PerQuery, TCP)
 	load.await("answered by its nameserver", by(byNameserver, 0))
 	first := w.run(t)
+	connected := w.load(t, shortPatience, Connected)
 	load.await("answered by the resolver", by(byTable, 0))
+	connected.await("answered by the resolver", by(byTable, 0))
+	killed := now()
 	first.Kill()
 	load.await("answered by its nameserver", by(byNameserver, now()))
 	if n := dnsteer.Attached(t, w.place.Cgroup); n != 8 {
@@ -60,11 +63,17 @@ func TestRunKilled(t *testing.T) {
 	if !strings.Contains(second.Stderr(), "adopted the datapath") {
 		t.Errorf("the next run did not adopt the datapath:\n%s", second.Stderr())
 	}
+	served := now()
 	load.await("answered by the next resolver", by(byTable, adopted))
+	connected.await("answered by the next resolver", by(byTable, adopted))
 	second.Stop()
 	load.await("answered by its nameserver", by(byNameserver, now()))
+	connected.await("answered by its nameserver", by(byNameserver, now()))
 	assertAnswered(t, load.stop(0))
 	assertAnswered(t, far.stop(0))
+	waited := connected.stop(0)
+	assertAnswered(t, endedBefore(waited, killed))
+	assertAnswered(t, since(waited, served))
 	dnsteer.AssertGone(t, w.place, w.bpffs)
 }
 
