@@ -25,7 +25,7 @@ import (
 // another holds them. Call it in the listeners' network namespace.
 func (l *Listeners) Seal() (*Listeners, error) {
 	sealed := &Listeners{Port: l.Port}
-	err := l.share(sealed)
+	err := l.copyTo(sealed)
 	for _, s := range l.sockets {
 		if err == nil && !s.stream && !s.tags {
 			err = l.seal(sealed, s.family)
@@ -38,8 +38,8 @@ func (l *Listeners) Seal() (*Listeners, error) {
 	return sealed, nil
 }
 
-// share gives another the same sockets.
-func (l *Listeners) share(other *Listeners) error {
+// copyTo gives another the same sockets, by descriptors of its own.
+func (l *Listeners) copyTo(other *Listeners) error {
 	for _, s := range l.sockets {
 		fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
