@@ -99,6 +99,9 @@ func (a *answer) respond(ctx context.Context, next Exchanger, at hit) (*Response
 			return a.ours(nil)
 		}
 		target, ok := at.alias()
+		if !ok && at.isElsewhere(qtype) {
+			return a.elsewhere(ctx, next, at)
+		}
 		if !ok {
 			return a.ours([]dns.RR{a.soa(at)})
 		}
@@ -164,6 +167,11 @@ func (a *answer) leave(ctx context.Context, next Exchanger, target wireName) (*R
 	if err != nil {
 		return nil, err
 	}
+	return a.followed(res, target)
+}
+
+// followed appends what came for the end of an alias.
+func (a *answer) followed(res *Response, target wireName) (*Response, error) {
 	var theirs dns.Msg
 	if err := theirs.Unpack(res.msg.wire); err != nil {
 		return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeInvalidData,

@@ -88,7 +88,7 @@ func (e *entry) layers() []*entry {
 
 // isSame reports whether an entry would change nothing.
 func (e *entry) isSame(other *entry) bool {
-	return e.records == other.records && e.ttl == other.ttl && e.from == other.from && e.line == other.line
+	return e.records == other.records && e.ttl == other.ttl && e.shared == other.shared && e.from == other.from && e.line == other.line
 }
 
 func byLayer(e *entry, l *Layer) int { return e.from.layer.rank() - l.rank() }

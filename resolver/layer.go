@@ -130,6 +130,9 @@ type Name struct {
 	CNAME    string // alone, with no other records
 	SRV      []SRV
 	TXT      []string
+	// Shared is a name that others know too: what it has of types that carry no
+	// addresses is asked of them. That they do not know it is no data.
+	Shared bool
 }
 
 // SRV is a record of that type (RFC 2782).
@@ -235,7 +238,7 @@ func (l *Layer) entry(n *Name) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{name: name, ttl: min(n.TTL, maxTTL), from: n.From}
+	e := &entry{name: name, ttl: min(n.TTL, maxTTL), from: n.From, shared: n.Shared}
 	packed, err := n.pack(name)
 	e.records = packed
 	return e, err

@@ -61,6 +61,8 @@ type entry struct {
 	from *Origin
 	line uint32 // of the file, from 1
 	ttl  uint32
+	// shared is that of Name.
+	shared bool
 	*about
 }
 
