@@ -3,30 +3,45 @@
 package istio
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 )
 
-// records makes names with addresses of the hosts of a table, in lower case and without
-// the last dot, as the sidecar's DNS proxy understands them. It takes the hosts in the
-// order of their names, which a table does not have.
-func records(hosts []host, domain string, shortNames bool) map[string][]netip.Addr {
+// record is what is said of a name.
+type record struct {
+	addrs []netip.Addr
+	// shared is set for hosts of ServiceEntries: most are somebody's on the Internet, who
+	// has more to say of them than addresses.
+	shared bool
+}
+
+func (r record) isSame(other record) bool {
+	return r.shared == other.shared && slices.Equal(r.addrs, other.addrs)
+}
+
+// records makes names of the hosts of a table, in lower case and without the last dot, as
+// the sidecar's DNS proxy understands them. It takes the hosts in the order of their
+// names, which a table does not have.
+func records(hosts []host, domain string, shortNames bool) map[string]record {
 	slices.SortFunc(hosts, func(a, b host) int { return strings.Compare(a.name, b.name) })
-	all := make(map[string][]netip.Addr, len(hosts))
+	all := make(map[string]record, len(hosts))
 	for _, h := range hosts {
 		// Without an address there is nothing to say: the nameserver may know more.
 		if name := fold(h.name); name != "" && len(h.addrs) > 0 {
-			all[name] = append(all[name], h.addrs...)
+			r, isThere := all[name]
+			isShared := h.registry != registryKubernetes && (r.shared || !isThere)
+			all[name] = record{append(r.addrs, h.addrs...), isShared}
 		}
 	}
 	if shortNames {
 		addShort(all, hosts, domain)
 	}
 	addWild(all)
-	for name, addrs := range all {
-		if len(addrs) > 1 {
-			all[name] = each(addrs)
+	for name, r := range all {
+		if len(r.addrs) > 1 {
+			all[name] = record{each(r.addrs), r.shared}
 		}
 	}
 	return all
@@ -37,21 +52,19 @@ func fold(name string) string { return strings.ToLower(strings.TrimSuffix(name, 
 // addShort adds the names of Services of the mesh's own domain that do not depend on who
 // asks: name.namespace and name.namespace.svc, and what else the table calls them. A host
 // of that name counts more.
-func addShort(all map[string][]netip.Addr, hosts []host, domain string) {
-	short := make(map[string][]netip.Addr)
+func addShort(all map[string]record, hosts []host, domain string) {
+	short := make(map[string]record)
 	for _, h := range hosts {
 		if h.registry != registryKubernetes || h.short == "" || h.space == "" || !strings.HasSuffix(fold(h.name), ".svc."+fold(domain)) {
 			continue
 		}
 		for _, name := range append([]string{h.short + "." + h.space, h.short + "." + h.space + ".svc"}, h.also...) {
-			if name = fold(name); len(all[name]) == 0 && len(h.addrs) > 0 {
-				short[name] = append(short[name], h.addrs...)
+			if name = fold(name); len(all[name].addrs) == 0 && len(h.addrs) > 0 {
+				short[name] = record{addrs: append(short[name].addrs, h.addrs...)}
 			}
 		}
 	}
-	for name, addrs := range short {
-		all[name] = addrs
-	}
+	maps.Copy(all, short)
 }
 
 const wild = "*."
@@ -61,44 +74,41 @@ const wild = "*."
 // keeps a wildcard from all that is below it (RFC 4592 section 3.3.1), and one that
 // exists only because of others below it has no answer (section 2.2.2). So such names are
 // given the wildcard's addresses, and a wildcard of their own.
-func addWild(all map[string][]netip.Addr) {
-	wilds := make(map[string][]netip.Addr) // by what is behind the asterisk
-	for name, addrs := range all {
+func addWild(all map[string]record) {
+	wilds := make(map[string]record) // by what is behind the asterisk
+	for name, r := range all {
 		if base, ok := strings.CutPrefix(name, wild); ok {
-			wilds[base] = addrs
+			wilds[base] = r
 		}
 	}
 	if len(wilds) == 0 {
 		return
 	}
-	added := make(map[string][]netip.Addr)
+	added := make(map[string]record)
 	for name := range all {
 		for at := strings.TrimPrefix(name, wild); at != ""; at = parent(at) {
-			addrs := closest(wilds, parent(at))
-			if addrs == nil {
+			r, ok := closest(wilds, parent(at))
+			if !ok {
 				break // nor is there one above
 			}
-			if all[at] == nil {
-				added[at] = addrs
-			}
-			if all[wild+at] == nil {
-				added[wild+at] = addrs
+			for _, name := range []string{at, wild + at} {
+				if _, ok := all[name]; !ok {
+					added[name] = r
+				}
 			}
 		}
 	}
-	for name, addrs := range added {
-		all[name] = addrs
-	}
+	maps.Copy(all, added)
 }
 
 // closest is the wildcard at a name or above it.
-func closest(wilds map[string][]netip.Addr, name string) []netip.Addr {
+func closest(wilds map[string]record, name string) (record, bool) {
 	for ; name != ""; name = parent(name) {
-		if addrs := wilds[name]; addrs != nil {
-			return addrs
+		if r, ok := wilds[name]; ok {
+			return r, true
 		}
 	}
-	return nil
+	return record{}, false
 }
 
 func parent(name string) string {

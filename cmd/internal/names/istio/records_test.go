@@ -66,7 +66,7 @@ func TestWildcardsAgainstProxy(t *testing.T) {
 }
 
 // find is the look-up of DNS, RFC 4592 section 3.3.1 word by word.
-func find(names map[string][]netip.Addr, name string) []netip.Addr {
+func find(names map[string]record, name string) []netip.Addr {
 	exists := func(name string) bool {
 		for other := range names {
 			if other == name || strings.HasSuffix(other, "."+name) {
@@ -75,14 +75,14 @@ func find(names map[string][]netip.Addr, name string) []netip.Addr {
 		}
 		return false
 	}
-	if addrs := names[name]; addrs != nil || exists(name) {
-		return addrs
+	if exists(name) {
+		return names[name].addrs
 	}
 	encloser := parent(name)
 	for encloser != "" && !exists(encloser) {
 		encloser = parent(encloser)
 	}
-	return names["*."+encloser]
+	return names["*."+encloser].addrs
 }
 
 // What the table makes of addresses, names, and of fields that are not known.
@@ -140,9 +140,10 @@ func texts(addrs []netip.Addr) []string {
 // The same host in two forms is one name, with what both have.
 func TestOneNameTwice(t *testing.T) {
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	got := records([]host{{name: "a.example.org.", addrs: []netip.Addr{b, a}}, {name: "A.example.org", addrs: []netip.Addr{a}}, {name: ".", addrs: []netip.Addr{a}}}, DefaultDomain, false)
-	want := map[string][]netip.Addr{"a.example.org": {a, b}}
-	if !maps.EqualFunc(got, want, slices.Equal[[]netip.Addr]) {
+	got := records([]host{{name: "a.example.org.", addrs: []netip.Addr{b, a}}, {name: "A.example.org", addrs: []netip.Addr{a}}, {name: ".", addrs: []netip.Addr{a}},
+		{name: "b.example.org", addrs: []netip.Addr{a}}, {name: "b.example.org.", addrs: []netip.Addr{b}, registry: registryKubernetes}}, DefaultDomain, false)
+	want := map[string]record{"a.example.org": {[]netip.Addr{a, b}, true}, "b.example.org": {[]netip.Addr{a, b}, false}}
+	if !maps.EqualFunc(got, want, record.isSame) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -162,9 +163,9 @@ func FuzzResponse(f *testing.F) {
 				if err != nil {
 					continue
 				}
-				for name, addrs := range records(hosts, DefaultDomain, true) {
-					if len(name) > len(b)+len("..svc") || len(addrs) == 0 {
-						t.Errorf("%q has %v", name, addrs)
+				for name, r := range records(hosts, DefaultDomain, true) {
+					if len(name) > len(b)+len("..svc") || len(r.addrs) == 0 {
+						t.Errorf("%q has %v", name, r)
 					}
 				}
 			}

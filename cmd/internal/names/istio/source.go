@@ -4,8 +4,6 @@ package istio
 
 import (
 	"context"
-	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,8 +22,8 @@ type Source struct {
 	health
 	timing
 
-	mu    sync.Mutex              // guards what follows, and orders changes of the layer
-	names map[string][]netip.Addr // those in the layer
+	mu    sync.Mutex        // guards what follows, and orders changes of the layer
+	names map[string]record // those in the layer
 }
 
 // NewSource makes a source that fills a layer. Call Run.
@@ -76,10 +74,10 @@ func (s *Source) take(hosts []host) {
 }
 
 // change tells the layer what is new and what is gone. Callers hold mu.
-func (s *Source) change(names map[string][]netip.Addr) {
+func (s *Source) change(names map[string]record) {
 	err := s.layer.Apply(func(yield func(resolver.Name) bool) {
-		for name, addrs := range names {
-			if !slices.Equal(addrs, s.names[name]) && !yield(s.name(name, addrs)) {
+		for name, r := range names {
+			if !r.isSame(s.names[name]) && !yield(s.name(name, r)) {
 				return
 			}
 		}
@@ -95,10 +93,10 @@ func (s *Source) change(names map[string][]netip.Addr) {
 	}
 }
 
-func (s *Source) name(name string, addrs []netip.Addr) resolver.Name {
-	n := resolver.Name{Name: name, TTL: s.TTL, From: s.origin, Addrs: addrs}
+func (s *Source) name(name string, r record) resolver.Name {
+	n := resolver.Name{Name: name, TTL: s.TTL, From: s.origin, Addrs: r.addrs, Shared: r.shared}
 	if s.Reverse {
-		n.Pointers = addrs
+		n.Pointers = r.addrs
 	}
 	return n
 }

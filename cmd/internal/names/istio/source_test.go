@@ -61,6 +61,10 @@ func TestMesh(t *testing.T) {
 				// Other types, and the other family, are no data, with an SOA.
 				{"v6.example.org", "A", nil},
 				{"reviews.shop.svc.cluster.local", "HTTPS", nil},
+				{"reviews.shop.svc.cluster.local", "TXT", nil},
+				{"pay.example.org", "HTTPS", nil},
+				// What a host of a ServiceEntry has elsewhere is asked there.
+				{"pay.example.org", "TXT", []string{unknown}},
 				// Hosts without an address are left to the nameserver.
 				{"none.example.org", "A", []string{unknown}},
 				{"net.example.org", "A", []string{unknown}},
