@@ -88,6 +88,11 @@ func (r *race) arrive(a attempt) {
 	r.mu.Lock()
 	r.arrived = append(r.arrived, a)
 	r.mu.Unlock()
+	r.poke()
+}
+
+// poke makes a race look what has happened.
+func (r *race) poke() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -125,6 +130,9 @@ func (r *race) run() (*Response, error) {
 				timer.Reset(r.untilNext())
 			}
 			continue
+		}
+		if r.isLooping() {
+			return r.end()
 		}
 		select {
 		case <-r.wake:
@@ -169,6 +177,9 @@ func (r *race) overdue() {
 		silent := time.Since(last.start) >= r.pace.resend
 		if silent && !last.done.Load() {
 			last.peer.owes(r.req.msg.name)
+			if n > len(r.peers) { // not for one lost packet
+				r.checkLoop(last.peer)
+			}
 		}
 		// A probe of a dead server is no hedge: the query is meant for the next.
 		if !silent && n < len(r.peers) && !last.peer.isDead() && !r.req.scope.hedges.pay() {
@@ -206,6 +217,11 @@ func (r *race) launch() {
 	}
 	r.tries = append(r.tries, t)
 	r.pending++
+	if p.isLooping(now) {
+		t.done.Store(true)
+		r.arrive(attempt{upstream: p, network: t.network, err: errLoop})
+		return
+	}
 	p.asks()
 	r.send(t)
 }
@@ -276,6 +292,9 @@ func (r *race) account(i int, up *peer) (text string, silent bool) {
 		if a.upstream == up && !isTimeout(a.err) {
 			last = a.err
 		}
+	}
+	if up.isLooping(time.Now()) {
+		last = errLoop
 	}
 	if last != nil {
 		return fmt.Sprintf("upstream %s: %s", up.up, reason(last)), false

@@ -15,6 +15,7 @@ type metrics struct {
 	turn atomic.Uint32
 
 	dropped, unsent, joins atomic.Uint64
+	loops                  atomic.Uint64 // upstreams that lead back to us
 	connections            atomic.Int64
 
 	exchanges [2][outcomeCount]atomic.Uint64 // by UDP or TCP
@@ -104,13 +105,14 @@ var (
 	metricExchanges   = metric{"dnsteer_upstream_exchanges_total", "counter", "Exchanges with upstreams, by outcome; refusal is SERVFAIL, REFUSED or a referral.", []string{"protocol", "result"}}
 	metricLatency     = metric{"dnsteer_upstream_exchange_duration_seconds", "histogram", "Time from asking an upstream to its answer.", []string{"protocol"}}
 	metricRetries     = metric{"dnsteer_upstream_retries_total", "counter", "Questions asked again, by reason: silence, failure of another upstream, truncation, no EDNS, a cookie that is not right, a name in another case.", []string{"kind"}}
+	metricLoops       = metric{"dnsteer_upstream_loops_total", "counter", "Upstreams that were found to lead back to this resolver.", nil}
 )
 
 func allMetrics() []metric {
 	return []metric{
 		metricQueries, metricDuration, metricDropped, metricUnsent, metricConnections, metricWaiting, metricJoins, metricSaved,
 		metricNames, metricLayer, metricHidden, metricEntries, metricBytes, metricLookups, metricEvictions, metricPrefetches,
-		metricExchanges, metricLatency, metricRetries,
+		metricExchanges, metricLatency, metricRetries, metricLoops,
 	}
 }
 
@@ -234,4 +236,5 @@ func (c collector) collectUpstreams(out chan<- prometheus.Metric) {
 	for r := range retryCount {
 		out <- metricRetries.counter(m.retries[r].Load(), r.String())
 	}
+	out <- metricLoops.counter(m.loops.Load())
 }

@@ -49,7 +49,7 @@ var spent = sync.Pool{New: func() any { return new(passage) }}
 // goroutine; false if it needs one. It does not block.
 func (l *udpLoop) depart(b *mmsg.Batch, i int) bool {
 	q, to := &l.path.q, l.path.to
-	if l.forwarder == nil || l.isSpecial(l.settings.Load(), q.name) || l.cache.hasSeen(to, q, l.number) || l.enter() != nil {
+	if l.forwarder == nil || l.isSpecial(l.settings.Load(), q.name) || suffixAt(q.name, loopSuffix) > 0 || l.cache.hasSeen(to, q, l.number) || l.enter() != nil {
 		return false
 	}
 	p := spent.Get().(*passage)
@@ -110,7 +110,7 @@ func (l *udpLoop) board(p *passage) bool {
 		up = l.choose(st, l.peersOf(req.upstreams))[0]
 		wait = up.patience(wait)
 	}
-	if up.up.transport != plainDNS || !l.hasPort(up) {
+	if up.up.transport != plainDNS || up.isLooping(l.path.read) || !l.hasPort(up) {
 		return false
 	}
 	p.try = try{peer: up, req: up.cases.spell(req, l.path.read), opt: req.edns, network: "udp", start: l.path.read, to: p}

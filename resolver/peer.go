@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type peer struct {
 	// cookies and cases are for a plain upstream.
 	cookies jar
 	cases   speller
+
+	loopDue, loopsUntil atomic.Int64 // in nanoseconds, see loop.go
 
 	mu      sync.Mutex // guards what follows
 	ports   []*port    // that take queries

@@ -28,6 +28,7 @@ type Server struct {
 	joins     *joinStage
 	forwards  chan struct{} // bounds what waits for upstreams
 	forwarder *forwarder    // the end of the chain, nil if there is another one
+	loops     loopChecks
 	metrics   *metrics
 	queryLog  *queryLog     // nil if it is off
 	drain     time.Duration // bounds the answers after the end
@@ -75,6 +76,7 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 		func(next Exchanger) Exchanger {
 			return &tableStage{table: s.table.Load, next: next}
 		},
+		s.catchLoops,
 		special,
 		route,
 		lookup,
