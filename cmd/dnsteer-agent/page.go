@@ -22,7 +22,7 @@ func (t *tenure) servePage(ctx context.Context) {
 		Ready:      t.agent.Status,
 		Log:        t.log,
 	}
-	l, err := observe.Listen(t.metrics)
+	l, err := observe.ListenAnywhere(t.metrics)
 	if err != nil {
 		t.log.Warn("metrics are not served yet", "err", err)
 	}
@@ -31,7 +31,7 @@ func (t *tenure) servePage(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(pageRetry):
-			l, err = observe.Listen(t.metrics)
+			l, err = observe.ListenAnywhere(t.metrics)
 		}
 	}
 	if err := page.Serve(ctx, l); err != nil {

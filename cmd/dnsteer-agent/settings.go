@@ -58,7 +58,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	fs.StringVar(&s.root, "host-root", "/", "`directory` where the node's files are; /proc/1/root in a container with hostPID")
 	fs.StringVar(&s.instance, "instance", "", "`UID` of the pod that this agent runs in")
 	fs.BoolVar(&s.countLeaks, "leaks", false, "count the packets to port 53 that leave pods unsteered; looks at every packet that leaves the node")
-	fs.StringVar(&s.metrics, "metrics", "", "loopback `address`, or unix socket, for /metrics, /healthz, /readyz and /debug/pprof (default: none)")
+	fs.StringVar(&s.metrics, "metrics", "", "`address`, or unix socket, for /metrics, /healthz and /readyz; on loopback, or the socket, /debug/pprof too (default: none)")
 	fs.IntVar(&s.queryLog, "query-log", 0, "log one query in `N`; 1 is each (default: none)")
 	s.policyFlags(fs)
 	s.namesFlags(fs)

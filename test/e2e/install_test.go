@@ -28,10 +28,12 @@ const (
 )
 
 // overlay is how a user sets the names: deploy/ itself, with another ConfigMap; and no
-// agent where the label says so.
+// agent where the label says so; with metrics, and the Services of this cluster under
+// another domain.
 const overlay = `apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
-resources: [%q]
+resources: [%[1]q]
+components: [%[1]s/metrics, %[1]s/sources]
 patches:
 - target: {kind: ConfigMap, name: dnsteer-names}
   patch: |
@@ -41,13 +43,22 @@ patches:
     data:
       names.yaml: |
         names:
-          %s: [%s]
+          %[2]s: [%[3]s]
+- target: {kind: ConfigMap, name: dnsteer-sources}
+  patch: |
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: dnsteer-sources}
+    data:
+      sources.yaml: |
+        sources:
+        - kubernetes: {clusters: [{name: here, local: true, zones: [here.example.org]}]}
 - target: {kind: DaemonSet}
   patch: |
     - op: add
       path: /spec/template/spec/affinity
       value: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{
-        matchExpressions: [{key: %s, operator: NotIn, values: [away]}]}]}}}
+        matchExpressions: [{key: %[4]s, operator: NotIn, values: [away]}]}]}}}
 `
 
 // before makes the pods that are there before dnsteer is.

@@ -203,6 +203,7 @@ func upgrade(t *testing.T, w *world) {
 	}
 	w.settle(t)
 	w.report(t, from, outage{}, tableAddr)
+	w.wantMetrics(t)
 }
 
 // uninstall: the same command the other way round; no query is lost, nothing is left.

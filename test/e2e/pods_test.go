@@ -151,6 +151,8 @@ func clusterDNS(t *testing.T, w *world) {
 		w.wantAddr(t, pod, cluster.OutsideName, cluster.OutsideAddr)
 		w.wantNothing(t, pod, "nowhere.default.svc.cluster.local")
 	}
+	// The source of names: Services by another domain than the cluster's.
+	w.wantAddr(t, "before-1", "kubernetes.default.svc.here.example.org", serviceAddr)
 	// A Service that is made now is known at once.
 	w.Apply("apiVersion: v1\nkind: Service\nmetadata: {name: fresh}\nspec: {clusterIP: 10.96.7.7, ports: [{port: 80}]}\n")
 	testenv.Eventually(t, settleTimeout, func() error {

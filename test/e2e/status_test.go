@@ -4,8 +4,16 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 // status: on the node, dnsteer tells of its pods who steers them, and no packet leaves
@@ -42,5 +50,32 @@ func status(t *testing.T, w *world) {
 			t.Errorf("status of %s: a pod of the node's network is there: %s", n.Name, out)
 		}
 		n.Run(dnsteer, "leaks", "--for", "3s") // fails if there is one
+	}
+	w.wantMetrics(t)
+}
+
+// wantMetrics wants every node's agent to serve them at the node's address, but no profiles.
+func (w *world) wantMetrics(t *testing.T) {
+	t.Helper()
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, n := range w.Nodes {
+		get := func(path string) (code int, body string, err error) {
+			resp, err := client.Get("http://" + netip.AddrPortFrom(n.Addr, 9153).String() + path)
+			if err != nil {
+				return 0, "", err
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			return resp.StatusCode, string(text), err
+		}
+		testenv.Eventually(t, settleTimeout, func() error { // the agent before had the port
+			if code, body, err := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "dnsteer_resolver_queries_total") || err != nil {
+				return fmt.Errorf("metrics of %s: %d, %w: %.200s", n.Name, code, err, body)
+			}
+			return nil
+		})
+		if code, _, err := get("/debug/pprof/"); code != http.StatusNotFound || err != nil {
+			t.Errorf("profiles of %s: %d, %v", n.Name, code, err)
+		}
 	}
 }

@@ -27,11 +27,33 @@ func Listen(address string) (net.Listener, error) {
 	if err != nil || !at.Addr().Unmap().IsLoopback() {
 		return nil, fmt.Errorf("serve metrics on %q: want a loopback address with a port such as 127.0.0.1:9153, or the path of a unix socket", address)
 	}
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	return listenTCP(at.String())
+}
+
+// ListenAnywhere is Listen for any address of this host, or all of them with ":9153". What
+// Serve serves there leaves out profiles.
+func ListenAnywhere(address string) (net.Listener, error) {
+	if at, err := netip.ParseAddrPort(address); err == nil || strings.HasPrefix(address, ":") {
+		if err == nil {
+			address = at.String()
+		}
+		return listenTCP(address)
+	}
+	return Listen(address)
+}
+
+func listenTCP(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics: %w", err)
 	}
 	return l, nil
+}
+
+// isPrivate tells whether nobody beyond this host can connect.
+func isPrivate(l net.Listener) bool {
+	at, ok := l.Addr().(*net.TCPAddr)
+	return !ok || at.IP.IsLoopback()
 }
 
 // dialTimeout is for a connection to ourselves.

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { testenv.Main(m, nil) }
 // serve serves a page and returns how to ask for a path.
 func serve(t *testing.T, address string, p Page) func(path string) (int, string) {
 	t.Helper()
-	l, err := Listen(address)
+	l, err := ListenAnywhere(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +103,23 @@ func TestPage(t *testing.T) {
 				t.Errorf("/: %d", code)
 			}
 		})
+	}
+}
+
+// Beyond loopback there are no profiles. This host's addresses are all its own namespace's.
+func TestPageAnywhere(t *testing.T) {
+	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0"} {
+		ask := serve(t, address, Page{})
+		if code, body := ask("/metrics"); code != http.StatusOK || !strings.Contains(body, "dnsteer_build_info") {
+			t.Errorf("%s: %d %.200s", address, code, body)
+		}
+		if code, _ := ask("/debug/pprof/"); code != http.StatusNotFound {
+			t.Errorf("%s: profiles: %d", address, code)
+		}
+	}
+	if l, err := ListenAnywhere("relative/socket"); err == nil {
+		l.Close()
+		t.Error("listens on no address")
 	}
 }
 

@@ -41,7 +41,7 @@ const (
 
 // Serve answers requests until ctx ends, and closes l.
 func (p Page) Serve(ctx context.Context, l net.Listener) error {
-	handler, err := p.handler()
+	handler, err := p.handler(isPrivate(l))
 	if err != nil {
 		_ = l.Close()
 		return err
@@ -66,7 +66,7 @@ func (p Page) Serve(ctx context.Context, l net.Listener) error {
 	return fmt.Errorf("serve metrics: %w", err)
 }
 
-func (p Page) handler() (http.Handler, error) {
+func (p Page) handler(profiles bool) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range append([]prometheus.Collector{
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build(),
@@ -81,10 +81,12 @@ func (p Page) handler() (http.Handler, error) {
 	}))
 	mux.HandleFunc("GET /healthz", check(p.Healthy))
 	mux.HandleFunc("GET /readyz", check(p.Ready))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	if profiles {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	}
 	return mux, nil
 }
 
