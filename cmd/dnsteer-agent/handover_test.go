@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/handover"
@@ -78,6 +79,67 @@ func TestHandOver(t *testing.T) {
 	third.says(t, "restored")
 	testenv.Eventually(t, patience, func() error { return w.client().Check(t.Context(), at) })
 	third.end(t, unix.SIGTERM)
+}
+
+// The next agent's datapath has another layout, so it cannot take over what is attached: the
+// old one ends its scopes, the next loads anew, and steers the same pods. Meanwhile queries
+// go to their nameserver; none is lost.
+func TestHandOverLayout(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	first := w.start(t, testenv.NewNetNS(t))
+	pods := w.twoPods(t)
+	pod := w.runPod(t, pods[0], uidA, confA) // with a connected socket
+	if got := pod.ask(svc); got != fromTab {
+		t.Errorf("steered: %s", got)
+	}
+	var loads []*runningLoad
+	for _, pod := range pods {
+		loads = append(loads, w.startLoad(t, pod, 250))
+	}
+	w.otherLayout(t)
+	next := w.launch(t, testenv.NewNetNS(t))
+	next.says(t, "msg=serving")
+	first.says(t, "the next agent's datapath has another layout")
+	first.says(t, "handed over")
+	for _, pod := range pods {
+		w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	}
+	if got := pod.ask(svc); got != fromTab {
+		t.Errorf("by a connected socket: %s", got)
+	}
+	for _, l := range loads {
+		sum := l.stop(t)
+		direct := sum.Wrong["198.51.100.53"]
+		t.Logf("%d of %d queries for names of the table were answered by the nameserver", direct, sum.Sent)
+		if sum.Right == 0 || sum.Lost > 0 || sum.Right+direct != sum.Sent {
+			t.Errorf("of %d queries %d were right, %d lost, wrong: %v", sum.Sent, sum.Right, sum.Lost, sum.Wrong)
+		}
+	}
+	first.end(t, unix.SIGTERM)
+	next.end(t, unix.SIGTERM)
+}
+
+// otherLayout makes the datapath one that another version loaded.
+func (w *world) otherLayout(t *testing.T) {
+	t.Helper()
+	pins, err := filepath.Glob(filepath.Join(w.bpffs, "dnsteer", "*", "maps", "steer_about"))
+	if err != nil || len(pins) != 1 {
+		t.Fatalf("find the datapath: %v, %v", pins, err)
+	}
+	about, err := ebpf.LoadPinnedMap(pins[0], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer about.Close()
+	value, err := about.LookupBytes(uint32(0)) // the layout comes first
+	if err != nil {
+		t.Fatal(err)
+	}
+	value[0]++
+	if err := about.Put(uint32(0), value); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // An instance that has handed over waits when it is started again, and does not take back

@@ -16,6 +16,7 @@ import (
 type offer struct {
 	conn     *handover.Conn
 	accepted bool
+	fresh    bool // the pods have come without scopes
 }
 
 // askFor asks the agent that runs to hand over. It fails if that does not answer, or not
@@ -46,9 +47,9 @@ func askFor(ctx context.Context, path string) (*offer, error) {
 func (o *offer) decline() { o.conn.Close() }
 
 // accept takes over all pods, and serves them together with the agent that has served them
-// so far. If fresh is true that one ends its scopes first, and there is no pod.
+// so far. If fresh is true that one ends its scopes first, and the pods come without.
 func (o *offer) accept(a *agent, fresh bool) error {
-	o.accepted = true
+	o.accepted, o.fresh = true, fresh
 	begin := wordSend
 	if fresh {
 		begin = wordEnd

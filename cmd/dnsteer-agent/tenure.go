@@ -147,6 +147,8 @@ func (t *tenure) begin(ctx, working context.Context, o *offer) error {
 	}
 	if o == nil {
 		a.restore()
+	}
+	if o == nil || o.fresh {
 		a.reconcile()
 	}
 	return nil
