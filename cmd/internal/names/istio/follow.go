@@ -24,11 +24,10 @@ func (s *Source) follow(ctx context.Context, stream func(context.Context) error)
 		}
 		// Istiod ends every stream now and then, to move its clients around: that is no
 		// trouble until it cannot be reached again.
-		isFirst := s.isUp() && s.lasted() == 0
-		switch isNews := s.failed(away, err); {
-		case isFirst:
+		if s.isUp() && s.lasted() == 0 {
+			s.failed(away, fmt.Errorf("the stream has ended: %w", err))
 			s.Logger.Info("the stream has ended; connect again", "err", err)
-		case isNews:
+		} else if s.failed(away, err) {
 			s.Logger.Warn("istiod is away; names stay as they were", "err", err, "hint", hint(err))
 		}
 		select {

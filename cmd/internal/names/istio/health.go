@@ -76,7 +76,7 @@ func hint(err error) string {
 	case strings.Contains(text, "x509:"):
 		return "its certificate is not from rootCert, or not for serverName"
 	case strings.Contains(text, "remote error: tls:"):
-		return "istiod does not accept our certificate: renew it"
+		return "istiod does not accept our certificate: renew cert and key, or give them if there are none"
 	case strings.Contains(text, "tls:") || strings.Contains(text, "http2:") || strings.Contains(text, "gRPC"):
 		return "what answers there does not speak gRPC, or one side speaks TLS and the other does not: want port 15012, or 15010 with plaintext"
 	}

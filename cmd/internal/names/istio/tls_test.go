@@ -147,7 +147,7 @@ func TestRotation(t *testing.T) {
 	again.serve(t, map[string]info{"a.example.org": external("192.0.2.2")})
 	b.log.saw(t, "x509: certificate signed by unknown authority", "its certificate is not from rootCert, or not for serverName")
 	write(t, f.root, other.pem())
-	b.log.saw(t, "istiod does not accept our certificate: renew it")
+	b.log.saw(t, "istiod does not accept our certificate: renew cert and key")
 	cert, key, _, _ = other.issue(t, "client")
 	write(t, f.cert, cert)
 	b.log.saw(t, "read our certificate: tls: private key does not match public key")
