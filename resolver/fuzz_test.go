@@ -197,6 +197,12 @@ func FuzzReply(f *testing.F) {
 		if err != nil {
 			m = head.headOnly()
 		}
+		if opt, err := m.edns(); err == nil && opt != nil {
+			data, ok := m.option(dns.EDNS0COOKIE)
+			if want, has := opt.option(dns.EDNS0COOKIE); ok != has || !bytes.Equal(data, want.data) {
+				t.Errorf("%x: cookie %x, %t; want %x, %t", wire, data, ok, want.data, has)
+			}
+		}
 		res := &Response{msg: m.withQuestion(req)}
 		check := func(res *Response, err error, req *Request) {
 			t.Helper()
