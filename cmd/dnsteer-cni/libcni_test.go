@@ -84,7 +84,7 @@ func TestInstalled(t *testing.T) {
 	a, ns, dir := newAgent(t, nil), testenv.NewNetNS(t), t.TempDir()
 	node := conflist.Node{
 		ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "bin"), Plugin: build(t),
-		Entry: conflist.Entry{Socket: a.socket, Timeout: "5s", Required: true},
+		Entry: conflist.Entry{Socket: a.socket, Timeout: "25s", Required: true},
 	}
 	for path, text := range map[string]string{
 		filepath.Join(node.BinDir, "vendor"):              vendor,
