@@ -22,6 +22,9 @@ func (t *tenure) servePage(ctx context.Context) {
 		Ready:      t.agent.Status,
 		Log:        t.log,
 	}
+	if s := t.agent.sources; s != nil {
+		page.Collectors = append(page.Collectors, s)
+	}
 	l, err := observe.ListenAnywhere(t.metrics)
 	if err != nil {
 		t.log.Warn("metrics are not served yet", "err", err)

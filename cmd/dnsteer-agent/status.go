@@ -74,6 +74,9 @@ func (t *tenure) status() (agentstatus.Status, error) {
 	if err != nil {
 		return s, err
 	}
+	if a.sources != nil {
+		s.Sources = a.sources.Status()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Pods = make([]agentstatus.Pod, 0, len(a.pods))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -57,7 +58,11 @@ func TestStatus(t *testing.T) {
 		t.Errorf("without an agent: %s", out)
 	}
 	metrics := filepath.Join(w.dir, "metrics")
-	agent := w.start(t, testenv.NewNetNS(t), "-leaks", "-metrics", metrics)
+	sources := filepath.Join(t.TempDir(), "sources.yaml")
+	if err := os.WriteFile(sources, []byte("sources: [{istio: {address: '127.0.0.1:1', plaintext: true}}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	agent := w.start(t, testenv.NewNetNS(t), "-leaks", "-metrics", metrics, "-sources", sources)
 	steered := w.twoPods(t)
 	left := podAttachment(t, testenv.NewNetNS(t), "left", "192.0.2.53")
 	left.Annotations = map[string]string{cluster.Steer: "false"}
@@ -102,13 +107,17 @@ func TestStatus(t *testing.T) {
 	if p := pods["/"+uidA]; p.Resolver != "" || !strings.Contains(p.Error, "address already in use") || p.NetNS == "" {
 		t.Errorf("a pod that cannot be steered: %+v", p)
 	}
+	if all := states[0].Agent.Sources; len(all) != 1 || all[0].Source != "source 1 (istio)" || all[0].Of != "127.0.0.1:1" || all[0].Synced || all[0].Age <= 0 || all[0].Error == "" {
+		t.Errorf("a mesh that is not there: %+v", all)
+	}
 	out := status()
-	for _, want := range []string{"steers 2 of 4 pods; stands alone", "NAMESPACE", "FORWARD", "pod-0", "127.0.0.1:15053,[::1]:15053", "127.0.0.1:15053", "FAILED: "} {
+	for _, want := range []string{"source 1 (istio)  127.0.0.1:1  not told yet", "connection refused", "steers 2 of 4 pods; stands alone", "NAMESPACE", "FORWARD", "pod-0", "127.0.0.1:15053,[::1]:15053", "127.0.0.1:15053", "FAILED: "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing: %s", want, out)
 		}
 	}
 	if page := scrape(t, metrics); !strings.Contains(page, `dnsteer_datapath_leaks_total{family="ipv4",protocol="udp",reason="bound"}`) ||
+		!strings.Contains(page, `dnsteer_source_synced{of="127.0.0.1:1",source="source 1 (istio)"} 0`) ||
 		!strings.Contains(page, `dnsteer_resolver_queries_total{protocol="udp",rcode="NOERROR",source="table"}`) {
 		t.Errorf("metrics: %s", page)
 	}

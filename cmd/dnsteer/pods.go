@@ -57,6 +57,9 @@ func printPods(w io.Writer, agent *agentstatus.Status) error {
 		}
 	}
 	fmt.Fprintf(w, "\nagent (process %d) steers %d of %d pods; %s\n", agent.PID, steered, len(agent.Pods), cluster)
+	if err := printSources(w, agent.Sources); err != nil {
+		return err
+	}
 	if len(agent.Pods) == 0 {
 		return nil
 	}
@@ -69,6 +72,26 @@ func printPods(w io.Writer, agent *agentstatus.Status) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(p.Namespace), orDash(cmp.Or(p.Name, p.UID)), cmp.Or(p.Resolver, "none"),
 			strings.Trim(p.NetNS, "net:[]"), list(withoutTags(p.Listeners)), list(p.Nameservers), counts(p), why)
+	}
+	return t.Flush()
+}
+
+// printSources prints the clusters and meshes whose names are answered.
+func printSources(w io.Writer, all []agentstatus.Source) error {
+	if len(all) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "\nSOURCE\tOF\tNAMES\tAGE\tWHY")
+	for _, s := range all {
+		names, age := "served", "-"
+		if !s.Synced {
+			names = "not told yet"
+		}
+		if s.Age > 0 {
+			age = time.Duration(s.Age * float64(time.Second)).Round(time.Second).String()
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Source, s.Of, names, age, orDash(strings.ReplaceAll(s.Error, "\n", "; ")))
 	}
 	return t.Flush()
 }

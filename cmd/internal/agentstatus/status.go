@@ -37,8 +37,21 @@ type Status struct {
 	// asked.
 	Cluster *bool `json:"cluster_synced,omitempty"`
 	Pods    []Pod `json:"pods"`
+	// Sources are those of names, beside files.
+	Sources []Source `json:"sources,omitempty"`
 	// Goroutines is how many there are, for who looks for what was left behind.
 	Goroutines int `json:"goroutines"`
+}
+
+// Source is a cluster or a mesh whose names are answered.
+type Source struct {
+	Source string `json:"source"` // of which source of the configuration it is
+	Of     string `json:"of"`     // its name, or its address
+	Synced bool   `json:"synced"` // all of its names have been told once, and are served
+	// Age is for how many seconds it has not been heard, so that its names may be old; 0
+	// while it is heard. Error is why.
+	Age   float64 `json:"age"`
+	Error string  `json:"error,omitempty"`
 }
 
 // Pod is one network namespace that is a pod's.

@@ -71,12 +71,14 @@ func TestReadConfigRefuses(t *testing.T) {
 	}
 }
 
-// A kubeconfig that is not there, or a ServiceAccount, is said at once.
+// A kubeconfig that is not there or says nothing, or no ServiceAccount, is said at once.
 func TestOpenRefuses(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	empty := config(t, "")
 	for text, want := range map[string]string{
-		"sources: [{kubernetes: {clusters: [{name: east, kubeconfig: /nonexistent, zones: [a]}]}}]": "open source 1: cluster east: stat /nonexistent",
-		"sources: [{kubernetes: {clusters: [{name: here, local: true}]}}]":                          "open source 1: cluster here: unable to load in-cluster configuration",
+		"sources: [{kubernetes: {clusters: [{name: east, kubeconfig: /nonexistent, zones: [a]}]}}]":  "open source 1: cluster east: open /nonexistent: no such file",
+		"sources: [{kubernetes: {clusters: [{name: east, kubeconfig: " + empty + ", zones: [a]}]}}]": "open source 1: cluster east: read kubeconfig " + empty + ": it has no cluster",
+		"sources: [{kubernetes: {clusters: [{name: here, local: true}]}}]":                           "open source 1: cluster here: unable to load in-cluster configuration",
 	} {
 		c, err := ReadConfig(config(t, text))
 		if err != nil {

@@ -6,10 +6,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/dnsteer/dnsteer/cmd/internal/names/kube"
 	"github.com/dnsteer/dnsteer/resolver"
@@ -18,7 +18,7 @@ import (
 // clusters is a source of the kind kubernetes, or mcs.
 type clusters struct {
 	source  *kube.Source
-	all     []kube.Cluster
+	all     []reached
 	secrets *kube.Secrets
 	log     *slog.Logger
 }
@@ -35,6 +35,13 @@ func openKubernetes(c *Kubernetes, layer *resolver.Layer, log *slog.Logger) (kin
 	config := kube.Config{Merge: merge, TTL: c.TTL, MaxAge: age, Imports: c.imports, Logger: log}
 	k := clusters{source: kube.NewSource(layer, config), log: log}
 	for _, cluster := range c.Clusters {
+		at := reached{from: cluster}
+		if cluster.Kubeconfig != "" {
+			// Before reach does: what changes in between is read again.
+			if at.text, err = os.ReadFile(cluster.Kubeconfig); err != nil {
+				return nil, fmt.Errorf("cluster %s: %w", cluster.Name, err)
+			}
+		}
 		reach, err := cluster.reach()
 		if err != nil {
 			return nil, fmt.Errorf("cluster %s: %w", cluster.Name, err)
@@ -43,10 +50,12 @@ func openKubernetes(c *Kubernetes, layer *resolver.Layer, log *slog.Logger) (kin
 		if cluster.Reverse != nil {
 			reverse = *cluster.Reverse
 		}
-		k.all = append(k.all, kube.Cluster{Name: cluster.Name, Local: cluster.Local, Zones: cluster.zones(), Reverse: reverse, Rest: reach})
+		at.Cluster = kube.Cluster{Name: cluster.Name, Local: cluster.Local, Zones: cluster.zones(), Reverse: reverse, Rest: reach}
 		if s := c.Secrets; s != nil && s.Cluster == cluster.Name {
-			k.secrets = &kube.Secrets{Rest: reach, Namespace: s.Namespace, Cluster: kube.Cluster{Zones: s.Zones, Reverse: s.Reverse}}
+			at.renewed = make(chan *rest.Config)
+			k.secrets = &kube.Secrets{Rest: reach, Renewed: at.renewed, Namespace: s.Namespace, Cluster: kube.Cluster{Zones: s.Zones, Reverse: s.Reverse}}
 		}
+		k.all = append(k.all, at)
 	}
 	return k, nil
 }
@@ -54,16 +63,15 @@ func openKubernetes(c *Kubernetes, layer *resolver.Layer, log *slog.Logger) (kin
 func (k clusters) start(ctx context.Context, running *sync.WaitGroup) {
 	running.Go(func() { k.source.Run(ctx) })
 	for _, c := range k.all {
-		if err := k.source.Set(ctx, c); err != nil {
+		if err := k.source.Set(ctx, c.Cluster); err != nil {
 			k.log.Warn("leave a cluster out", "err", err)
+		}
+		if c.from.Kubeconfig != "" {
+			running.Go(func() { k.followKubeconfig(ctx, c) })
 		}
 	}
 	if k.secrets != nil {
-		running.Go(func() {
-			if err := k.source.RunSecrets(ctx, *k.secrets); err != nil {
-				k.log.Warn("leave the clusters of secrets out", "err", err)
-			}
-		})
+		running.Go(func() { k.source.RunSecrets(ctx, *k.secrets) })
 	}
 }
 
@@ -73,13 +81,4 @@ func (k clusters) awaited() map[string]<-chan struct{} {
 		all[c.Name] = k.source.Served(c.Name)
 	}
 	return all
-}
-
-// reach says how to reach a cluster's API server.
-func (c Cluster) reach() (*rest.Config, error) {
-	if c.Kubeconfig == "" {
-		return rest.InClusterConfig()
-	}
-	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}
-	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context}).ClientConfig()
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dnsteer/dnsteer/cmd/internal/agentstatus"
 	"github.com/dnsteer/dnsteer/cmd/internal/names/istio"
 	"github.com/dnsteer/dnsteer/resolver"
 )
@@ -28,6 +29,8 @@ type kind interface {
 	start(ctx context.Context, running *sync.WaitGroup)
 	// awaited are the parts of it that are served at some time after start, by name.
 	awaited() map[string]<-chan struct{}
+	// status tells of its parts, but for what the source is called.
+	status() []agentstatus.Source
 }
 
 // Open adds a layer to all for each source of a config. It reads kubeconfigs, and asks

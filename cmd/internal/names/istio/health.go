@@ -45,12 +45,18 @@ func (h *health) heard() (kind string, lasted time.Duration) {
 
 // lasted is for how long names have not been kept up, 0 if they are.
 func (h *health) lasted() time.Duration {
+	lasted, _ := h.Away()
+	return lasted
+}
+
+// Away is for how long names have not been kept up, 0 if they are, and why.
+func (h *health) Away() (time.Duration, error) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	if h.kind == "" {
-		return 0
+		return 0, nil
 	}
-	return max(time.Since(h.since), 1)
+	return max(time.Since(h.since), 1), fmt.Errorf("%s: %w", h.kind, h.err)
 }
 
 // age says in words for how long names have not been kept up.

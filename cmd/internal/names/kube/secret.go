@@ -27,8 +27,10 @@ const remoteLabel = "istio/multiCluster=true"
 
 // Secrets are clusters that Secrets of one cluster name.
 type Secrets struct {
-	// Rest is the API server that has the Secrets.
-	Rest *rest.Config
+	// Rest is the API server that has the Secrets. Renewed tells of another way to reach
+	// it; nil: there is never any.
+	Rest    *rest.Config
+	Renewed <-chan *rest.Config
 	// Namespace is where they are.
 	Namespace string
 	// Cluster is what the clusters have in common. "{cluster}" in a zone stands for the
@@ -38,11 +40,33 @@ type Secrets struct {
 
 // RunSecrets adds, changes and removes clusters as the Secrets do, until ctx ends. A
 // Secret that makes no sense leaves its cluster as it was, and others alone.
-func (s *Source) RunSecrets(ctx context.Context, from Secrets) error {
+func (s *Source) RunSecrets(ctx context.Context, from Secrets) {
 	r := &remotes{source: s, ctx: ctx, from: from, log: s.Logger, byKey: make(map[key]map[string][]byte), owner: make(map[string]key)}
-	return watched{kind: "secrets " + remoteLabel, group: corev1.SchemeGroupVersion, resource: "secrets",
+	w := watched{kind: "secrets " + remoteLabel, group: corev1.SchemeGroupVersion, resource: "secrets",
 		space: from.Namespace, selector: remoteLabel, object: &corev1.Secret{},
-		set: r.set, known: func() iter.Seq[key] { return maps.Keys(r.byKey) }}.run(ctx, from.Rest, r)
+		set: r.set, known: func() iter.Seq[key] { return maps.Keys(r.byKey) }}
+	for config := from.Rest; ; {
+		watching, stop := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- w.run(watching, config, r) }()
+		select {
+		case config = <-from.Renewed:
+			stop()
+			<-ended
+			continue
+		case err := <-ended:
+			stop()
+			if err == nil {
+				return // ctx ended
+			}
+			r.failed(w.kind, err)
+		}
+		select {
+		case config = <-from.Renewed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // remotes are the clusters of Secrets.

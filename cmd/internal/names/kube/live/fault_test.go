@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/dnsteer/dnsteer/cmd/internal/names/kube"
@@ -120,17 +122,13 @@ func TestSecrets(t *testing.T) {
 	here, east := both[0], both[1]
 	east.service(t, "web", "192.0.2.1")
 	b := newBench(t, kube.Config{})
-	ended := make(chan error, 1)
+	renewed := make(chan *rest.Config)
 	ctx, cancel := context.WithCancel(b.ctx)
-	go func() {
-		ended <- b.source.RunSecrets(ctx, kube.Secrets{Rest: here.config, Namespace: "default", Cluster: kube.Cluster{Zones: []string{"{cluster}.example.org"}}})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("watch secrets: %v", err)
-		}
+	var running sync.WaitGroup
+	running.Go(func() {
+		b.source.RunSecrets(ctx, kube.Secrets{Rest: here.config, Renewed: renewed, Namespace: "default", Cluster: kube.Cluster{Zones: []string{"{cluster}.example.org"}}})
 	})
+	t.Cleanup(func() { cancel(); running.Wait() })
 	good := inline(t, east.Kubeconfig)
 	secret := func(name string, data map[string]string) {
 		t.Helper()
@@ -170,6 +168,15 @@ func TestSecrets(t *testing.T) {
 	})
 	east.endpoints(t, "web", "192.0.2.3")
 	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.3")
+
+	// Secrets are asked for in a new way, first one that makes no sense; clusters stay.
+	wrong := rest.CopyConfig(here.config)
+	wrong.Host = "http://[no"
+	renewed <- wrong
+	b.log.saw(t, `msg="the clusters stay as they are" kind="secrets istio/multiCluster=true"`)
+	renewed <- rest.CopyConfig(here.config)
+	east.endpoints(t, "web", "192.0.2.4")
+	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.4")
 
 	// And one that is gone takes its cluster with it.
 	here.remove(t, here.core, "secrets", "east")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dnsteer/dnsteer/cmd/internal/names"
 	"github.com/dnsteer/dnsteer/resolver"
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 // A file of sources from end to end: clusters that are there are waited for, one that is
@@ -65,4 +66,33 @@ sources:
 	}
 	log.saw(t, `msg="names are hidden by an earlier source" layer="source 1 (kubernetes)" names=9 hidden=1`,
 		`example="web.default.svc.example.org. of kubernetes east is already in hosts:1, which wins"`)
+
+	// A kubeconfig that is mended is used; one that is spoilt changes nothing.
+	good := readFile(t, p.Kubeconfig)
+	write := func(data []byte) {
+		t.Helper()
+		if err := os.WriteFile(nobody, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status := func(want bool) {
+		t.Helper()
+		testenv.Eventually(t, patience, func() error {
+			all := sources.Status()
+			if len(all) != 2 || all[0].Of != "east" || !all[0].Synced || all[0].Age != 0 || all[1].Of != "west" || all[1].Source != "source 1 (kubernetes)" ||
+				all[1].Synced != want || (all[1].Age > 0) == want || (all[1].Error == "") != want {
+				return fmt.Errorf("status: %+v", all)
+			}
+			return nil
+		})
+	}
+	status(false)
+	write(good)
+	log.saw(t, `msg="a kubeconfig has changed: list the cluster anew" cluster=west`, `msg="the cluster is served" cluster=west`)
+	status(true)
+	write(nil)
+	log.saw(t, `msg="a kubeconfig makes no sense; its cluster stays as it is" cluster=west`, "it has no cluster")
+	write([]byte("{"))
+	log.saw(t, "error loading config file")
+	status(true)
 }
