@@ -256,7 +256,7 @@ func (n *Name) pack(name wireName) (records, error) {
 	p := packer{owner: len(name), room: maxEntry}
 	for _, addr := range n.Addrs {
 		if addr = addr.Unmap().WithZone(""); addr.IsValid() {
-			p.add(appendAddress(p.packed, addr, slices.Contains(n.Pointers, addr) && !name.isWild()), 1)
+			p.add(appendAddress(p.packed, addr, slices.Contains(n.Pointers, addr) && !name.isWild()), addr.BitLen()/8)
 		}
 	}
 	var errs []error
@@ -266,10 +266,11 @@ func (n *Name) pack(name wireName) (records, error) {
 			errs = append(errs, fmt.Errorf("%s: srv: %w", n.Name, err))
 			continue
 		}
-		p.add(appendSRV(p.packed, srv.Priority, srv.Weight, srv.Port, target), 1)
+		p.add(appendSRV(p.packed, name, srv.Priority, srv.Weight, srv.Port, target), srvFixed+len(target))
 	}
 	for _, text := range n.TXT {
-		p.add(appendTXT(p.packed, text[:min(len(text), maxEntry)]), 3)
+		grown := appendTXT(p.packed, text[:min(len(text), maxEntry)])
+		p.add(grown, len(grown)-len(p.packed)-3)
 	}
 	if p.left > 0 {
 		errs = append(errs, fmt.Errorf("%s: %d records left out: the others fill a message", n.Name, p.left))
@@ -285,9 +286,9 @@ type packer struct {
 	left   int // records left out
 }
 
-// add takes what has grown by one record, with so many octets before its RDATA.
-func (p *packer) add(grown []byte, before int) {
-	octets := p.owner + 10 + len(grown) - len(p.packed) - before
+// add takes what has grown by one record, with so many octets of RDATA.
+func (p *packer) add(grown []byte, rdata int) {
+	octets := p.owner + 10 + rdata
 	if octets > p.room {
 		p.left++
 		return

@@ -91,7 +91,8 @@ func (e *entry) says(other *entry) bool {
 	if !e.isGiven() || !other.isGiven() {
 		return e.isGiven() == other.isGiven()
 	}
-	return e.records == other.records && e.ttl == other.ttl && e.shared == other.shared
+	// Records may be packed relative to their owner.
+	return e.name == other.name && e.records == other.records && e.ttl == other.ttl && e.shared == other.shared
 }
 
 // says reports whether two addresses give the same back.

@@ -21,7 +21,7 @@ const (
 	kindA byte = iota + 1
 	kindAAAA
 	kindCNAME
-	kindSRV // and its six octets before the target
+	kindSRV // its six octets before the target, and that relative to the owner
 	kindTXT // and two octets of length
 	// kindPointer is added to that of an address.
 	kindPointer byte = 1 << 7
@@ -44,7 +44,7 @@ func typeOf(kind byte) uint16 {
 	return dns.TypeTXT
 }
 
-// each yields the kind and the RDATA of every record.
+// each yields the kind and the RDATA of every record, but of SRV records the packed form.
 func (r records) each(yield func(kind byte, rdata string) bool) {
 	for len(r) > 0 {
 		kind, rest := r[0], string(r[1:])
@@ -57,7 +57,7 @@ func (r records) each(yield func(kind byte, rdata string) bool) {
 		case kindCNAME:
 			n = nameLen(rest)
 		case kindSRV:
-			n = srvFixed + nameLen(rest[srvFixed:])
+			n = srvFixed + 1 + nameLen(rest[srvFixed+1:])
 		case kindTXT:
 			n = int(rest[0])<<8 | int(rest[1])
 			rest = rest[2:]
@@ -99,12 +99,37 @@ func appendCNAME(b []byte, target wireName) []byte {
 	return append(append(b, kindCNAME), target...)
 }
 
-func appendSRV(b []byte, priority, weight, port uint16, target wireName) []byte {
+// appendSRV keeps of a target what is not the end of its owner, and where in the owner
+// that begins: Services have their ports below their own name.
+func appendSRV(b []byte, owner wireName, priority, weight, port uint16, target wireName) []byte {
 	b = append(b, kindSRV)
 	b = binary.BigEndian.AppendUint16(b, priority)
 	b = binary.BigEndian.AppendUint16(b, weight)
 	b = binary.BigEndian.AppendUint16(b, port)
-	return append(b, target...)
+	end := target
+	for suffixAt(owner, end) < 0 {
+		end = end.parent() // the root at last
+	}
+	b = append(b, byte(len(owner)-len(end)))
+	return append(append(b, target[:len(target)-len(end)]...), 0)
+}
+
+// unpackSRV is the RDATA of a packed SRV record.
+func unpackSRV(owner wireName, packed string) string {
+	prefix := packed[srvFixed+1 : len(packed)-1]
+	return packed[:srvFixed] + prefix + string(owner[packed[srvFixed]:])
+}
+
+// each yields the kind and the RDATA of every record.
+func (e *entry) each(yield func(kind byte, rdata string) bool) {
+	for kind, rdata := range e.records.each {
+		if kind == kindSRV {
+			rdata = unpackSRV(e.name, rdata)
+		}
+		if !yield(kind, rdata) {
+			return
+		}
+	}
 }
 
 // appendTXT cuts a text into character-strings of 255 octets. It is at most as long
@@ -151,10 +176,10 @@ func (r records) alias() (wireName, bool) {
 }
 
 // octets is how much of a message the records of a name need, uncompressed.
-func (r records) octets(name wireName) int {
+func (e *entry) octets() int {
 	size := 0
-	for _, rdata := range r.each {
-		size += len(name) + 10 + len(rdata)
+	for _, rdata := range e.each {
+		size += len(e.name) + 10 + len(rdata)
 	}
 	return size
 }

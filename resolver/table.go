@@ -154,7 +154,7 @@ func (d *draft) offer(at **entry, e *entry) {
 }
 
 func (e *entry) checkSize() error {
-	if size := e.octets(e.name); size > maxEntry {
+	if size := e.octets(); size > maxEntry {
 		return e.errorf("%s has %d octets of records, more than %d", e.name, size, maxEntry)
 	}
 	return nil

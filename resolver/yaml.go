@@ -145,7 +145,7 @@ func (y *yamlFile) records(e *entry, n *yaml.Node) {
 		field{"a", func(v *yaml.Node) { y.addresses(e, v, "a") }},
 		field{"aaaa", func(v *yaml.Node) { y.addresses(e, v, "aaaa") }},
 		field{"txt", y.texts},
-		field{"srv", y.services})
+		field{"srv", func(v *yaml.Node) { y.services(e, v) }})
 	if target, ok := records(y.packed).alias(); ok && nameLen(string(target)) < len(target) {
 		y.errorf(n, "%s has a cname and other records: a cname stands alone", e.name)
 	}
@@ -198,7 +198,7 @@ func (y *yamlFile) texts(n *yaml.Node) {
 	})
 }
 
-func (y *yamlFile) services(n *yaml.Node) {
+func (y *yamlFile) services(e *entry, n *yaml.Node) {
 	y.items(n, "srv", func(item *yaml.Node) {
 		var target wireName
 		var port, priority, weight uint16
@@ -215,6 +215,6 @@ func (y *yamlFile) services(n *yaml.Node) {
 			y.errorf(item, "srv needs target and port")
 			return
 		}
-		y.packed = appendSRV(y.packed, priority, weight, port, target)
+		y.packed = appendSRV(y.packed, e.name, priority, weight, port, target)
 	})
 }
