@@ -46,12 +46,11 @@ func (r report) print(w io.Writer) {
 	fmt.Fprintln(w)
 	for _, g := range r.Goals {
 		if g.Ratio == 0 {
-			fmt.Fprintf(w, "%s: not measured, or not %s\n", g.Row, g.To)
-			continue
+			continue // not measured, or not the other
 		}
 		fmt.Fprintf(w, "%s: %.2f of %s (goal: at most %.2f)\n", g.Row, g.Ratio, g.To, g.Most)
 	}
-	if ours, best := find(r.Results, "dnsteer"), bestP99(r.Results); ours != nil && best != nil {
+	if ours, best := find(r.Results, "dnsteer"), bestP99(r.Results); ours != nil && best != nil && ours.P99 > 0 {
 		fmt.Fprintf(w, "p99 at %d queries/s: %.0f µs, best peer %s %.0f µs\n", pacedRate, ours.P99, best.Server, best.P99)
 	}
 	for _, res := range r.Results {
