@@ -4,7 +4,6 @@ package resolver
 
 import (
 	"context"
-	"net"
 	"sync"
 	"time"
 
@@ -133,7 +132,10 @@ func (l *udpLoop) board(p *passage) bool {
 	}
 	up.asks()
 	l.watch(p)
-	l.send(p)
+	if !l.send(p) && l.passages.remove(p) {
+		r := l.forwarder.newRace(req, p.start)
+		go p.finish(r, r.begin(p.work), r.launch)
+	}
 	return true
 }
 
@@ -186,8 +188,8 @@ func (l *udpLoop) hasPort(up *peer) bool {
 	return l.from != nil && l.from.socket != nil
 }
 
-// send sends a passage.
-func (l *udpLoop) send(p *passage) {
+// send sends a passage; false if the ports have closed meanwhile.
+func (l *udpLoop) send(p *passage) bool {
 	for l.hasPort(p.peer) {
 		from := l.from
 		if id, ok := p.peer.reserve(from, &p.try); ok {
@@ -196,11 +198,11 @@ func (l *udpLoop) send(p *passage) {
 			} else {
 				from.forget(&p.try, id)
 			}
-			return
+			return true
 		}
 		l.from = nil // it takes no more
 	}
-	p.deliver(delivery{err: net.ErrClosed})
+	return false
 }
 
 // take implements taker: a good answer ends the passage, anything else is for a race.

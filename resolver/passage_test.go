@@ -264,3 +264,43 @@ func TestPassageAllocatesLittle(t *testing.T) {
 		t.Errorf("%v allocations a query", allocs)
 	}
 }
+
+// A port that closes between its choice and its use costs nobody an answer: a goroutine
+// opens another one.
+func TestPassageWithoutPort(t *testing.T) {
+	up := upstream(t, with(t, nil, good), nil)
+	s, err := New(Config{Upstreams: []netip.AddrPort{up.addr}, Resend: patience, Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, addr := listen(t, "127.0.0.1")
+	t.Cleanup(l.close)
+	warmPorts(t, s)
+	u, err := newUDPSocket(l.UDP[0], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loop := (&serving{Server: s, Scope: s.own, work: t.Context()}).newUDPLoop(u)
+	p := s.own.peer(up.addr)
+	loop.from = p.readyPort(time.Now())
+	p.retire()
+	conn := connect(t, "udp", addr)
+	send(t, conn, pack(t, query("a.example.org", dns.TypeA)))
+	b, err := u.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loop.path.begin(time.Now()); !loop.answerReady(b, 0) {
+		t.Error("needs a turn")
+	}
+	wantGood(t, unpack(t, receive(t, conn)))
+	testenv.Eventually(t, patience, func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.opening {
+			return fmt.Errorf("%d ports are open, and others to come", len(p.ports))
+		}
+		return nil
+	})
+	s.own.peers.close()
+}
