@@ -194,7 +194,9 @@ func (l *udpLoop) send(p *passage) bool {
 		from := l.from
 		if id, ok := p.peer.reserve(from, &p.try); ok {
 			if p.waits(from, id) {
-				l.queries.Send(from.socket, outgoing(l.queries.Buffer(), p.req, id, p.opt))
+				wire := outgoing(l.queries.Buffer(), p.req, id, p.opt)
+				p.left.Store(true) // its memory may serve another from now on
+				l.queries.Send(from.socket, wire)
 			} else {
 				from.forget(&p.try, id)
 			}

@@ -118,7 +118,7 @@ func (p *pending) match(m *message, wire []byte) (t *try, reply *message, err er
 	p.mu.Lock()
 	t = p.tries[id]
 	p.mu.Unlock()
-	if t == nil || m.begin(wire, t.req.msg.name) != nil || !isReply(m, t.req, id) {
+	if t == nil || !t.left.Load() || m.begin(wire, t.req.msg.name) != nil || !isReply(m, t.req, id) {
 		return nil, nil, nil
 	}
 	bad := m.parseRecords()

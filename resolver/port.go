@@ -82,7 +82,9 @@ func (p *port) send(t *try, id uint16) {
 		p.forget(t, id)
 		return
 	}
-	if _, err := p.conn.Write(outgoing(nil, t.req, id, t.opt)); err != nil {
+	wire := outgoing(nil, t.req, id, t.opt)
+	t.left.Store(true)
+	if _, err := p.conn.Write(wire); err != nil {
 		p.fail(err)
 	}
 }

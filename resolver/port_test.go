@@ -164,6 +164,29 @@ func TestDialerOfAnotherKind(t *testing.T) {
 	}
 }
 
+// What arrives before its query has left is no answer, however well it guesses (RFC 5452
+// section 9): whoever sends the query still needs what an answer would free.
+func TestAnswerBeforeQuery(t *testing.T) {
+	q := query("a.example.org", dns.TypeA)
+	req, err := newRequest(packet{wire: pack(t, q)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks := &try{req: req, peer: new(peer)}
+	waiting := pending{idle: func() {}}
+	id, _ := waiting.add(asks)
+	answer := new(dns.Msg).SetReply(q)
+	answer.Id = id
+	wire := pack(t, answer)
+	if got, _, err := waiting.match(new(message), wire); got != nil || err != nil {
+		t.Errorf("before: %v, %v", got, err)
+	}
+	asks.left.Store(true)
+	if got, _, err := waiting.match(new(message), wire); got != asks || err != nil {
+		t.Errorf("after: %v, %v", got, err)
+	}
+}
+
 // An upstream that went down fails all who wait for it at once, on a shared port too.
 func TestRefusedPortFailsAll(t *testing.T) {
 	l, up := listen(t, "127.0.0.1")

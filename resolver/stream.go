@@ -74,6 +74,7 @@ func (s *stream) ask(ctx context.Context, t *try) (taken bool) {
 		s.take(t, id)
 		return true
 	}
+	t.left.Store(true)
 	if err := s.write(t, id); err != nil {
 		s.fail(err)
 	}

@@ -25,6 +25,8 @@ type try struct {
 	reused bool        // it went over a connection that had served before
 	again  bool        // and was asked a second time
 	done   atomic.Bool // its outcome is known
+	// left: who sends its query needs the try no more. What arrives before is no answer.
+	left atomic.Bool
 
 	mu        sync.Mutex // guards what follows
 	to        taker
