@@ -235,39 +235,6 @@ func TestOutbox(t *testing.T) {
 	}
 }
 
-// Datagrams of one length are one message on the way to a socket of the same host, and
-// datagrams as they were at its end.
-func TestSegments(t *testing.T) {
-	s, at := open(t, "udp4", "0.0.0.0")
-	for from, want := range map[string]int{"127.0.0.1": 5, "127.0.0.2": 10} {
-		to := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(at.Port())}
-		conn, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(from)}, to)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		connected, err := New(conn, s.lost)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var out Outbox
-		texts := []string{"aa1", "aa2", "b", "c", "d", "aa3", "ee11", "ee12", "ee13", "f"}
-		for _, text := range texts {
-			out.Send(connected, append(out.Buffer(), text...))
-		}
-		if out.messages != want {
-			t.Errorf("%d messages from %s, want %d", out.messages, from, want)
-		}
-		out.Flush()
-		b := read(t, s, len(texts))
-		for i, text := range texts {
-			if got := string(b.Datagram(i)); got != text {
-				t.Errorf("from %s: got %q, want %q", from, got, text)
-			}
-		}
-	}
-}
-
 // A socket that waits holds no memory, and wakes for a datagram, for its deadline, and
 // when it is closed.
 func TestWait(t *testing.T) {

@@ -3,7 +3,6 @@
 package mmsg
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sync"
 
@@ -13,12 +12,10 @@ import (
 // Outbox is datagrams that leave together: those of one socket with one system call. It
 // is one goroutine's, and empty whenever that waits. An empty one holds no memory.
 type Outbox struct {
-	socket   *Socket // of all that is in it
-	letters  *letters
-	n        int // datagrams
-	messages int // that they make
-	sent     int // of the messages
-	errno    unix.Errno
+	socket  *Socket // of all that is in it
+	letters *letters
+	n, sent int
+	errno   unix.Errno
 	// The closure is made once: it would be allocated with each call.
 	writable func(fd uintptr) bool
 }
@@ -26,7 +23,6 @@ type Outbox struct {
 // letters is the memory of an Outbox.
 type letters struct {
 	headers [Size]header
-	iovs    [Size]unix.Iovec
 	slots   [Size]letter
 }
 
@@ -34,6 +30,7 @@ type letters struct {
 type letter struct {
 	to      Peer
 	control [controlSize]byte
+	iov     unix.Iovec
 	wire    []byte
 }
 
@@ -73,35 +70,9 @@ func (o *Outbox) Reply(s *Socket, wire []byte, skip int, local netip.Addr, to *P
 
 // Send adds a datagram of a connected socket. The outbox keeps wire, for which Buffer was
 // used.
-//
-// To an address of this host, datagrams of one length that stand together are one message,
-// which the kernel takes apart where it arrives (UDP_SEGMENT): the way there costs four
-// times what all else does that is done for a datagram. The two questions of a stub
-// resolver for a name are such a pair. On the way elsewhere are drivers that lose those
-// messages.
 func (o *Outbox) Send(s *Socket, wire []byte) {
-	if !s.near || o.socket != s || o.n == 0 || len(o.letters.slots[o.n-1].wire) != len(wire) {
-		o.add(s, wire, 0)
-	} else {
-		o.join(wire)
-	}
+	o.add(s, wire, 0)
 	o.added()
-}
-
-// join makes a datagram a part of the message before it.
-func (o *Outbox) join(wire []byte) {
-	l := &o.letters.slots[o.n]
-	l.wire = wire
-	o.letters.iovs[o.n] = o.letters.iovs[o.n-1]
-	o.letters.iovs[o.n].Base = &wire[0]
-	msg := &o.letters.headers[o.messages-1].msg
-	if msg.Control == nil {
-		control := appendHeader(l.control[:0], unix.SOL_UDP, unix.UDP_SEGMENT, 2)
-		control = pad(binary.NativeEndian.AppendUint16(control, uint16(len(wire))))
-		msg.Control = &control[0]
-		msg.SetControllen(len(control))
-	}
-	msg.SetIovlen(int(msg.Iovlen) + 1)
 }
 
 func (o *Outbox) add(s *Socket, wire []byte, skip int) (*letter, *unix.Msghdr) {
@@ -112,13 +83,12 @@ func (o *Outbox) add(s *Socket, wire []byte, skip int) (*letter, *unix.Msghdr) {
 		slots := &o.letters.slots
 		slots[0].wire, slots[built].wire = slots[built].wire, slots[0].wire
 	}
-	l, iov := &o.letters.slots[o.n], &o.letters.iovs[o.n]
+	l := &o.letters.slots[o.n]
 	l.wire = wire
-	iov.Base = &wire[skip]
-	iov.SetLen(len(wire) - skip)
-	msg := &o.letters.headers[o.messages].msg
-	o.messages++
-	*msg = unix.Msghdr{Iov: iov}
+	l.iov.Base = &wire[skip]
+	l.iov.SetLen(len(wire) - skip)
+	msg := &o.letters.headers[o.n].msg
+	*msg = unix.Msghdr{Iov: &l.iov}
 	msg.SetIovlen(1)
 	return l, msg
 }
@@ -144,7 +114,7 @@ func (o *Outbox) send() {
 	if o.writable == nil {
 		o.writable = o.write
 	}
-	for o.sent = 0; o.sent < o.messages; {
+	for o.sent = 0; o.sent < o.n; {
 		if err := o.socket.raw.Write(o.writable); err != nil {
 			o.socket.lost(err)
 			break
@@ -154,12 +124,12 @@ func (o *Outbox) send() {
 			o.sent++ // the error is the first one's
 		}
 	}
-	o.n, o.messages = 0, 0
+	o.n = 0
 }
 
 func (o *Outbox) write(fd uintptr) bool {
 	var n int
-	if n, o.errno = sendmmsg(fd, o.letters.headers[o.sent:o.messages]); o.errno == 0 {
+	if n, o.errno = sendmmsg(fd, o.letters.headers[o.sent:o.n]); o.errno == 0 {
 		o.sent += n
 	}
 	return o.errno != unix.EAGAIN

@@ -20,7 +20,6 @@ type Socket struct {
 	v6    bool
 	bound netip.Addr // unmapped; invalid on a wildcard address
 	lost  func(error)
-	near  bool // connected to an address of this host
 
 	batch *Batch // nil while we wait
 	errno unix.Errno
@@ -39,9 +38,6 @@ func New(conn *net.UDPConn, lost func(error)) (*Socket, error) {
 	s := &Socket{conn: conn, raw: raw, lost: lost}
 	if addr := local.(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone(""); !addr.IsUnspecified() {
 		s.bound = addr
-	}
-	if to, ok := conn.RemoteAddr().(*net.UDPAddr); ok {
-		s.near = to.AddrPort().Addr() == local.(*net.UDPAddr).AddrPort().Addr()
 	}
 	var optErr error
 	if err := raw.Control(func(fd uintptr) { optErr = s.enable(int(fd)) }); err != nil {

@@ -19,10 +19,6 @@
 //	forward    ever other names, which an upstream answers with TTL 0
 //	p99        of the latency at 5,000 queries a second, table over UDP
 //
-// The names that are forwarded are of about one length, and the upstream is on this host:
-// there dnsteer sends queries of one length that it has read together as one message,
-// which saves most where many wait.
-//
 // The load of the first three keeps a hundred queries on their way, 25 on each of four
 // sockets, and writes each with a call of its own, as clients do: a load that sent many
 // with one call would hand whole batches to servers that read them. Debian's dnsperf
