@@ -257,6 +257,71 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// herald is an agent that tells when it was asked.
+type herald struct {
+	recorder
+	asked chan struct{}
+}
+
+func (h *herald) Status(context.Context) error {
+	select {
+	case h.asked <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// A request that comes while a server ends is answered, by that or by the next one on the
+// socket.
+func TestServersInTurn(t *testing.T) {
+	path, agent := socketPath(t), &herald{asked: make(chan struct{}, 1)}
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 500 {
+				if err := (Client{Socket: path, Timeout: time.Minute}).Status(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { clients.Wait(); close(done) }()
+	for {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		turn, err := net.FileListener(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- (&Server{Agent: agent}).Serve(ctx, turn.(*net.UnixListener)) }()
+		select {
+		case <-agent.asked:
+		case <-done:
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
+
 // Root alone is heard, even where the file would let others in.
 func TestPeer(t *testing.T) {
 	testenv.Privileged(t)

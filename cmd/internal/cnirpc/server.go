@@ -88,19 +88,16 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	for {
 		turns <- struct{}{}
 		conn, err := l.AcceptUnix()
-		if ctx.Err() != nil {
-			if err == nil {
-				_ = conn.Close()
-			}
+		switch {
+		case err == nil: // it has begun, also if ctx has just ended
+		case ctx.Err() != nil:
 			return nil
-		}
-		if isPassing(err) {
+		case isPassing(err):
 			s.log().Warn("wait before the next plugin", "err", err)
 			<-turns
 			pause(ctx)
 			continue
-		}
-		if err != nil {
+		default:
 			return fmt.Errorf("serve plugins: %w", err)
 		}
 		requests.Go(func() {
