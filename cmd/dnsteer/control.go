@@ -52,8 +52,8 @@ type response struct {
 const (
 	// controlTimeout bounds one request. Parsing a million names takes some seconds.
 	controlTimeout = 20 * time.Second
-	// endTimeout bounds those that need no work: a resolver that hangs is killed sooner
-	// than a service manager would kill us.
+	// endTimeout bounds the last one: a resolver that hangs is killed sooner than a service
+	// manager would kill us.
 	endTimeout = 2 * time.Second
 )
 
@@ -83,7 +83,7 @@ func newControl() (*control, *os.File, error) {
 // call is not safe for concurrent use.
 func (c *control) call(r request) (response, error) {
 	timeout := controlTimeout
-	if r.Do == doBeat || r.Do == doWithdraw {
+	if r.Do == doWithdraw {
 		timeout = endTimeout
 	}
 	_ = c.conn.SetDeadline(time.Now().Add(timeout))
