@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 var (
@@ -66,18 +67,11 @@ func held(tb testing.TB, c *cache, set netip.AddrPort, prefix string, n int) int
 
 // The bound is in octets, and it holds for what the process really uses.
 func TestCacheMemory(t *testing.T) {
-	heap := func() int {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int(m.HeapAlloc)
-	}
-	before := heap()
+	before := int(testenv.Heap())
 	const limit = 4 << 20
 	c := newCache(limit)
 	fill(t, c, clientA, setA, "n", 20000)
-	used := heap() - before
+	used := int(testenv.Heap()) - before
 	if used > limit*5/4 || used < limit/3 {
 		t.Errorf("%d octets used, the limit is %d", used, limit)
 	}

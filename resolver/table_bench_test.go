@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 const million = 1_000_000
@@ -46,19 +48,10 @@ func parsed(b *testing.B, src Source) *Table {
 	return t
 }
 
-// heap is what is in use after a collection.
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
 // reportCPU reports the CPU time of an operation, which a busy machine leaves alone where
 // the time on the clock it does not, from when it is called to when what it returns is.
 func reportCPU(b *testing.B) func() {
-	heap() // what was made before is not to be collected meanwhile
+	testenv.Heap() // what was made before is not to be collected meanwhile
 	before := cpuOf(b, os.Getpid())
 	return func() {
 		b.ReportMetric(float64((cpuOf(b, os.Getpid())-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
@@ -77,12 +70,12 @@ func BenchmarkTableLoad(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
-				before, cpu := heap(), cpuOf(b, os.Getpid())
+				before, cpu := testenv.Heap(), cpuOf(b, os.Getpid())
 				b.StartTimer()
 				t := parsed(b, src)
 				b.StopTimer()
 				b.ReportMetric((cpuOf(b, os.Getpid()) - cpu).Seconds(), "cpu-s")
-				b.ReportMetric(float64(heap()-before-uint64(octets))/million, "B/name-beyond")
+				b.ReportMetric(float64(testenv.Heap()-before-uint64(octets))/million, "B/name-beyond")
 				b.ReportMetric(float64(octets)/million, "B/name-itself")
 				runtime.KeepAlive(t)
 				b.StartTimer()

@@ -26,7 +26,7 @@ func TestAwayAndBack(t *testing.T) {
 	b := newBench(t, plain(i))
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
 	i.stop()
-	b.log.saw(t, "the stream has ended; connect again", "istiod is away; names stay as they were", "connection refused")
+	b.log.Saw(t, patience, "the stream has ended; connect again", "istiod is away; names stay as they were", "connection refused")
 	got, origin := b.ask(t, "a.example.org", "A")
 	if !slices.Equal(got, []string{"A 192.0.2.1"}) || !strings.HasPrefix(origin, "table istio "+i.address()+" (away for ") {
 		t.Errorf("while it is away: %q, from %s", got, origin)
@@ -40,7 +40,7 @@ func TestAwayAndBack(t *testing.T) {
 	if got, _ := b.ask(t, "b.example.org", "A"); !slices.Equal(got, []string{unknown}) {
 		t.Errorf("what is gone meanwhile is still %q", got)
 	}
-	b.log.saw(t, "names are kept up again")
+	b.log.Saw(t, patience, "names are kept up again")
 }
 
 // Names that have not been kept up for too long are let go.
@@ -54,7 +54,7 @@ func TestMaxAge(t *testing.T) {
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
 	i.stop()
 	b.eventually(t, "a.example.org", "A", unknown)
-	b.log.saw(t, "names have not been kept up for too long; they are let go")
+	b.log.Saw(t, patience, "names have not been kept up for too long; they are let go")
 	again := new(istiod)
 	startIstiod(t, i.address(), again)
 	again.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
@@ -83,7 +83,7 @@ func TestDeadNetwork(t *testing.T) {
 	b := newBench(t, c)
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
 	r.isDead.Store(true)
-	b.log.saw(t, "the stream has ended; connect again")
+	b.log.Saw(t, patience, "the stream has ended; connect again")
 	r.isDead.Store(false)
 	i.serve(t, map[string]info{"a.example.org": external("192.0.2.2")})
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.2")
@@ -153,7 +153,7 @@ func TestNotIstiod(t *testing.T) {
 	})
 	t.Cleanup(func() { l.Close(); running.Wait() })
 	b := newBench(t, Config{Address: l.Addr().String(), Plaintext: true})
-	b.log.saw(t, "istiod is away", "want port 15012, or 15010 with plaintext")
+	b.log.Saw(t, patience, "istiod is away", "want port 15012, or 15010 with plaintext")
 }
 
 // A thousand nodes that lose istiod at one moment come back one after the other, ask

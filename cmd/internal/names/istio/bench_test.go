@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/resolver"
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 // BenchmarkTable is a mesh of 10,000 Services, one of which changes each time: what the
@@ -29,7 +30,7 @@ func BenchmarkTable(b *testing.B) {
 		tables[n] = table(b, hosts)
 	}
 	clear(hosts)
-	before := heap()
+	before := testenv.Heap()
 	names := resolver.NewNames()
 	s := NewSource(names.AddLayer("istio"), Config{})
 	taken := 0
@@ -42,7 +43,7 @@ func BenchmarkTable(b *testing.B) {
 		s.take(all)
 	}
 	take()
-	kept := heap() - before
+	kept := testenv.Heap() - before
 	began := cpu(b)
 	for b.Loop() {
 		take()
@@ -63,12 +64,4 @@ func cpu(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

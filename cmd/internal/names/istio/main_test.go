@@ -3,7 +3,6 @@
 package istio
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -33,7 +32,7 @@ type bench struct {
 	source *Source
 	names  *resolver.Names
 	addr   netip.AddrPort
-	log    *logBook
+	log    *testenv.LogBook
 	stop   func()
 }
 
@@ -41,7 +40,7 @@ type bench struct {
 // fails: there is nobody to ask.
 func newBench(t testing.TB, c Config, search ...string) *bench {
 	t.Helper()
-	b := &bench{log: new(logBook), names: resolver.NewNames()}
+	b := &bench{log: new(testenv.LogBook), names: resolver.NewNames()}
 	c.Logger = slog.New(slog.NewTextHandler(b.log, nil))
 	b.source = NewSource(b.names.AddLayer("istio"), c)
 	b.source.timing = quick
@@ -124,38 +123,6 @@ func (b *bench) eventually(t testing.TB, name, qtype string, want ...string) (or
 
 // unknown is what a name has that is not in the table.
 const unknown = "SERVFAIL"
-
-// logBook keeps what was logged.
-type logBook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logBook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// saw waits until something was logged.
-func (l *logBook) saw(t testing.TB, words ...string) {
-	t.Helper()
-	testenv.Eventually(t, patience, func() error {
-		text := l.String()
-		for _, w := range words {
-			if !strings.Contains(text, w) {
-				return fmt.Errorf("%q was not logged:\n%s", w, text)
-			}
-		}
-		return nil
-	})
-}
 
 // waitFor waits until something is true of an istiod.
 func (i *istiod) waitFor(t testing.TB, what string, f func() bool) {

@@ -97,7 +97,7 @@ func TestMesh(t *testing.T) {
 				t.Errorf("origin %q", origin)
 			}
 			// What cannot be a name is left out, and said.
-			b.log.saw(t, "leave records out", "*prefix.example.org")
+			b.log.Saw(t, patience, "leave records out", "*prefix.example.org")
 			i.waitFor(t, "the table is taken", func() bool { return i.taken == i.version && len(i.faults) == 0 })
 		})
 	}
@@ -207,7 +207,7 @@ func TestWrongTable(t *testing.T) {
 					t.Errorf("the name is %q, from %s", got, origin)
 				}
 			}
-			b.log.saw(t, "istiod's table is refused; names stay as they were", "no name table")
+			b.log.Saw(t, patience, "istiod's table is refused; names stay as they were", "no name table")
 			i.set(tableType, good)
 			if origin := b.eventually(t, "a.example.org", "A", "A 192.0.2.2"); strings.Contains(origin, "wrong") {
 				t.Errorf("the name is from %s", origin)
@@ -238,7 +238,7 @@ func TestManyEndpoints(t *testing.T) {
 	if len(got) < 1000 || len(got) >= len(more) {
 		t.Errorf("%d addresses of %d", len(got), len(more))
 	}
-	b.log.saw(t, "records left out: the others fill a message")
+	b.log.Saw(t, patience, "records left out: the others fill a message")
 }
 
 // What is optional: short names as they are, names of addresses.

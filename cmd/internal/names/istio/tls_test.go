@@ -118,7 +118,7 @@ func TestToken(t *testing.T) {
 	again := &istiod{token: "second"}
 	startIstiod(t, i.address(), again, root.secure(t, nil))
 	again.serve(t, map[string]info{"a.example.org": external("192.0.2.2")})
-	b.log.saw(t, "status 16: 100% not a token of ours", "want a token for the audience istio-ca")
+	b.log.Saw(t, patience, "status 16: 100% not a token of ours", "want a token for the audience istio-ca")
 	if got, _ := b.ask(t, "a.example.org", "A"); !slices.Equal(got, []string{"A 192.0.2.1"}) {
 		t.Errorf("with the old token: %q", got)
 	}
@@ -145,12 +145,12 @@ func TestRotation(t *testing.T) {
 	again := new(istiod)
 	startIstiod(t, i.address(), again, other.secure(t, other))
 	again.serve(t, map[string]info{"a.example.org": external("192.0.2.2")})
-	b.log.saw(t, "x509: certificate signed by unknown authority", "its certificate is not from rootCert, or not for serverName")
+	b.log.Saw(t, patience, "x509: certificate signed by unknown authority", "its certificate is not from rootCert, or not for serverName")
 	write(t, f.root, other.pem())
-	b.log.saw(t, "istiod does not accept our certificate: renew cert and key")
+	b.log.Saw(t, patience, "istiod does not accept our certificate: renew cert and key")
 	cert, key, _, _ = other.issue(t, "client")
 	write(t, f.cert, cert)
-	b.log.saw(t, "read our certificate: tls: private key does not match public key")
+	b.log.Saw(t, patience, "read our certificate: tls: private key does not match public key")
 	write(t, f.key, key)
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.2")
 }
@@ -164,7 +164,7 @@ func TestServerName(t *testing.T) {
 	startIstiod(t, "127.0.0.1:0", i, root.secure(t, nil))
 	i.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
 	b := newBench(t, Config{Address: i.address(), RootCert: f.root, Token: f.token, ServerName: "other.istio-system.svc"})
-	b.log.saw(t, "certificate is valid for istiod.istio-system.svc, not other.istio-system.svc")
+	b.log.Saw(t, patience, "certificate is valid for istiod.istio-system.svc, not other.istio-system.svc")
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if len(i.headers) > 0 {
@@ -178,13 +178,13 @@ func TestCredentialsRefuse(t *testing.T) {
 	i := new(istiod)
 	startIstiod(t, "127.0.0.1:0", i, root.secure(t, nil))
 	b := newBench(t, Config{Address: i.address(), RootCert: f.root, Token: f.token, ServerName: serverName})
-	b.log.saw(t, "read root certificates: open "+f.root)
+	b.log.Saw(t, patience, "read root certificates: open "+f.root)
 	write(t, f.root, []byte("nothing"))
-	b.log.saw(t, "read root certificates: "+f.root+" has none")
+	b.log.Saw(t, patience, "read root certificates: "+f.root+" has none")
 	write(t, f.root, root.pem())
-	b.log.saw(t, "read token: open "+f.token)
+	b.log.Saw(t, patience, "read token: open "+f.token)
 	write(t, f.token, nil)
-	b.log.saw(t, "read token: "+f.token+" is empty")
+	b.log.Saw(t, patience, "read token: "+f.token+" is empty")
 }
 
 // Where one side speaks TLS and the other does not, both ports are named.
@@ -199,7 +199,7 @@ func TestPlaintextAgainstTLS(t *testing.T) {
 		"TLS to plaintext": {Address: net.JoinHostPort("127.0.0.1", port(clear)), RootCert: f.root, ServerName: serverName},
 	} {
 		t.Run(name, func(t *testing.T) {
-			newBench(t, c).log.saw(t, "istiod is away", "want port 15012, or 15010 with plaintext")
+			newBench(t, c).log.Saw(t, patience, "istiod is away", "want port 15012, or 15010 with plaintext")
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dnsteer/dnsteer/resolver"
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 const (
@@ -41,7 +42,7 @@ func memory(b *testing.B, headlessEvery int) {
 			kinds = append(kinds, &store{watched: w, to: c})
 		}
 		c.unsynced = len(kinds)
-		empty := heap()
+		empty := testenv.Heap()
 		b.StartTimer()
 		for i, objects := range [][]any{services(headlessEvery), endpointSlices(headlessEvery), nil} {
 			if err := kinds[i].Replace(objects, ""); err != nil {
@@ -52,7 +53,7 @@ func memory(b *testing.B, headlessEvery int) {
 		b.StopTimer()
 		names, _ := s.layer.Count()
 		b.ReportMetric(float64(names)/manyServices, "names/service")
-		b.ReportMetric(float64(heap()-empty)/manyServices, "B/service")
+		b.ReportMetric(float64(testenv.Heap()-empty)/manyServices, "B/service")
 		runtime.KeepAlive(kinds)
 		runtime.KeepAlive(all)
 		b.StartTimer()
@@ -89,12 +90,4 @@ func endpointSlices(headlessEvery int) (all []any) {
 		all = append(all, o)
 	}
 	return all
-}
-
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

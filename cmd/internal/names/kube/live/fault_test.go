@@ -97,11 +97,11 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			way.cut(func(w http.ResponseWriter, _ *http.Request) bool { return status(w, tc.code, tc.reason, "told so") })
-			b.log.saw(t, "away; its names stay as they were", tc.hint)
+			b.log.Saw(t, patience, "away; its names stay as they were", tc.hint)
 			if tc.code == http.StatusServiceUnavailable {
 				// And in the end it is away for too long.
 				b.eventually(t, name, "A", "SERVFAIL")
-				b.log.saw(t, "away for too long; its names are let go")
+				b.log.Saw(t, patience, "away for too long; its names are let go")
 			}
 			way.cut(nil)
 			b.eventually(t, name, "A", "192.0.2.41")
@@ -144,17 +144,17 @@ func TestSecrets(t *testing.T) {
 
 	// Garbage, a program, a cluster that another Secret has, and one that is refused.
 	secret("bad", map[string]string{"bad": "\x00"})
-	b.log.saw(t, `msg="leave a cluster as it is" secret=default/bad cluster=bad err="read kubeconfig: `)
+	b.log.Saw(t, patience, `msg="leave a cluster as it is" secret=default/bad cluster=bad err="read kubeconfig: `)
 	secret("program", map[string]string{"p": strings.Replace(good, "token: ", "exec: {command: /bin/sh, apiVersion: client.authentication.k8s.io/v1} #", 1)})
-	b.log.saw(t, `secret=default/program cluster=p err="refuse kubeconfig: user \"admin\" needs a program`)
+	b.log.Saw(t, patience, `secret=default/program cluster=p err="refuse kubeconfig: user \"admin\" needs a program`)
 	secret("twice", map[string]string{"east": strings.ReplaceAll(good, "token", "token ")})
-	b.log.saw(t, `secret=default/twice cluster=east err="a cluster of this name is in secret default/east already"`)
+	b.log.Saw(t, patience, `secret=default/twice cluster=east err="a cluster of this name is in secret default/east already"`)
 	secret("stranger", map[string]string{"west": strings.Replace(good, "token: ", "token: x", 1)})
-	b.log.saw(t, "cluster=west", "does not accept the credentials")
+	b.log.Saw(t, patience, "cluster=west", "does not accept the credentials")
 
 	// A Secret that becomes wrong leaves its cluster as it is.
 	secret("east", map[string]string{"east": "no longer a kubeconfig"})
-	b.log.saw(t, "secret=default/east cluster=east err=")
+	b.log.Saw(t, patience, "secret=default/east cluster=east err=")
 	east.endpoints(t, "web", "192.0.2.2")
 	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.2")
 
@@ -173,7 +173,7 @@ func TestSecrets(t *testing.T) {
 	wrong := rest.CopyConfig(here.config)
 	wrong.Host = "http://[no"
 	renewed <- wrong
-	b.log.saw(t, `msg="the clusters stay as they are" kind="secrets istio/multiCluster=true"`)
+	b.log.Saw(t, patience, `msg="the clusters stay as they are" kind="secrets istio/multiCluster=true"`)
 	renewed <- rest.CopyConfig(here.config)
 	east.endpoints(t, "web", "192.0.2.4")
 	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.4")

@@ -41,7 +41,7 @@ func TestServiceImports(t *testing.T) {
 	p := newPlane(t)
 	b := newBench(t, kube.Config{Imports: kube.ImportVersion})
 	b.set(t, kube.Cluster{Name: "here", Local: true, Zones: []string{kube.ImportZone}, Reverse: true, Rest: p.config})
-	b.log.saw(t, "kind=serviceimports", "does not have this kind")
+	b.log.Saw(t, patience, "kind=serviceimports", "does not have this kind")
 
 	p.Apply(importDefinition)
 	p.Kubectl("wait", "--for=condition=Established", "crd/serviceimports.multicluster.x-k8s.io", "--timeout=60s")

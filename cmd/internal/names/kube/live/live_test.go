@@ -79,7 +79,7 @@ func TestTwoClusters(t *testing.T) {
 
 	t.Run("away and back", func(t *testing.T) {
 		east.KillAPIServer()
-		b.log.saw(t, `msg="the cluster is away; its names stay as they were" cluster=east`)
+		b.log.Saw(t, patience, `msg="the cluster is away; its names stay as they were" cluster=east`)
 		origin := b.eventually(t, "ip.default.svc.cluster.local", "A", "10.96.7.7")
 		if !strings.HasPrefix(origin, "table kubernetes east (away for ") {
 			t.Errorf("origin %q", origin)
@@ -94,7 +94,7 @@ func TestTwoClusters(t *testing.T) {
 		b.eventually(t, "new.default.svc.cluster.local", "A", "192.0.2.20")
 
 		east.StartAPIServer()
-		b.log.saw(t, `msg="the cluster is back" cluster=east`)
+		b.log.Saw(t, patience, `msg="the cluster is back" cluster=east`)
 		east.service(t, "db", "192.0.2.30")
 		origin = b.eventually(t, "db.default.svc.cluster.local", "A", "192.0.2.30")
 		if origin != "table kubernetes east" {

@@ -5,7 +5,6 @@ package live
 import (
 	"fmt"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dnsteer/dnsteer/cmd/internal/names/kube"
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 const (
@@ -38,7 +38,7 @@ func BenchmarkNames(b *testing.B) {
 	fill(b, p, n)
 	for b.Loop() {
 		written := cpuOfChanges(b, p)
-		before := heap()
+		before := testenv.Heap()
 		w := newBench(b, kube.Config{})
 		start, cpu := time.Now(), cpuTime(b)
 		w.set(b, kube.Cluster{Name: "east", Zones: []string{"east.example.org"}, Reverse: true, Rest: p.config})
@@ -47,7 +47,7 @@ func BenchmarkNames(b *testing.B) {
 		b.ReportMetric((cpuTime(b) - cpu).Seconds(), "cpu-s-to-serve")
 		names, _ := w.layer.Count()
 		b.ReportMetric(float64(names), "names")
-		b.ReportMetric(float64(heap()-before)/float64(n), "B/service")
+		b.ReportMetric(float64(testenv.Heap()-before)/float64(n), "B/service")
 		b.ReportMetric((cpuOfChanges(b, p)-written).Seconds()*1000/followed, "cpu-ms/change")
 		late := changesOf(b, p, w)
 		b.ReportMetric(float64(late[len(late)/2].Microseconds())/1000, "ms-p50")
@@ -118,14 +118,6 @@ func changesOf(b *testing.B, p *plane, w *bench) []time.Duration {
 	}
 	slices.Sort(late)
 	return late
-}
-
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }
 
 // cpuTime is what this process has used so far, in user and in system mode.

@@ -44,7 +44,7 @@ sources:
 	if _, err := all.AddLayer("files").SetFiles(resolver.Source{Path: "hosts", Data: []byte("192.0.2.99 web.default.svc.example.org")}); err != nil {
 		t.Fatal(err)
 	}
-	log := new(logBook)
+	log := new(testenv.LogBook)
 	sources, err := names.Open(config, all, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ sources:
 	defer running.Wait()
 	defer cancel()
 	running.Go(func() { sources.Run(ctx) })
-	log.saw(t, "cluster=west", "does not accept the credentials", `msg="the cluster is served" cluster=east`)
+	log.Saw(t, patience, "cluster=west", "does not accept the credentials", `msg="the cluster is served" cluster=east`)
 	waiting, stop := context.WithTimeout(ctx, 2*time.Second)
 	defer stop()
 	if missing := sources.Await(waiting); !slices.Equal(missing, []string{"west"}) {
@@ -64,7 +64,7 @@ sources:
 	if got := all.Table().Names(); got != 9 {
 		t.Errorf("%d names", got)
 	}
-	log.saw(t, `msg="names are hidden by an earlier source" layer="source 1 (kubernetes)" names=9 hidden=1`,
+	log.Saw(t, patience, `msg="names are hidden by an earlier source" layer="source 1 (kubernetes)" names=9 hidden=1`,
 		`example="web.default.svc.example.org. of kubernetes east is already in hosts:1, which wins"`)
 
 	// A kubeconfig that is mended is used; one that is spoilt changes nothing.
@@ -88,11 +88,11 @@ sources:
 	}
 	status(false)
 	write(good)
-	log.saw(t, `msg="a kubeconfig has changed: list the cluster anew" cluster=west`, `msg="the cluster is served" cluster=west`)
+	log.Saw(t, patience, `msg="a kubeconfig has changed: list the cluster anew" cluster=west`, `msg="the cluster is served" cluster=west`)
 	status(true)
 	write(nil)
-	log.saw(t, `msg="a kubeconfig makes no sense; its cluster stays as it is" cluster=west`, "it has no cluster")
+	log.Saw(t, patience, `msg="a kubeconfig makes no sense; its cluster stays as it is" cluster=west`, "it has no cluster")
 	write([]byte("{"))
-	log.saw(t, "error loading config file")
+	log.Saw(t, patience, "error loading config file")
 	status(true)
 }

@@ -3,7 +3,6 @@
 package live
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -154,13 +153,13 @@ type bench struct {
 	source *kube.Source
 	layer  *resolver.Layer
 	addr   netip.AddrPort
-	log    *logBook
+	log    *testenv.LogBook
 	ctx    context.Context
 }
 
 func newBench(t testing.TB, c kube.Config) *bench {
 	t.Helper()
-	b := &bench{log: new(logBook)}
+	b := &bench{log: new(testenv.LogBook)}
 	c.Logger = slog.New(slog.NewTextHandler(b.log, nil))
 	all := resolver.NewNames()
 	b.layer = all.AddLayer("kubernetes")
@@ -237,38 +236,6 @@ func (b *bench) set(t testing.TB, c kube.Cluster) {
 	if err := b.source.Set(b.ctx, c); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// logBook keeps what was logged.
-type logBook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logBook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// saw waits until something was logged.
-func (l *logBook) saw(t testing.TB, words ...string) {
-	t.Helper()
-	testenv.Eventually(t, patience, func() error {
-		text := l.String()
-		for _, w := range words {
-			if !strings.Contains(text, w) {
-				return fmt.Errorf("%q was not logged:\n%s", w, text)
-			}
-		}
-		return nil
-	})
 }
 
 func readFile(t testing.TB, path string) []byte {
