@@ -217,6 +217,40 @@ func TestReload(t *testing.T) {
 	agent.end(t, unix.SIGTERM)
 }
 
+// Nameservers are asked in a random case if the flag says so, and the application gets its
+// own back.
+func TestRandomCase(t *testing.T) {
+	// Letters enough that no spelling is as this one by chance.
+	const name = "a-name-of-many-letters-so-that-chance-is-of-no-matter.example.org."
+	for _, tc := range []struct {
+		name  string
+		flags []string
+		want  bool
+	}{{"by default", nil, false}, {"with the flag", []string{"-random-case"}, true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			defer w.unload(t)
+			pod, server := testenv.NewLink(t)
+			ns := nameserver(t, server, "192.0.2.53")
+			agent := w.start(t, server, tc.flags...)
+			if err := w.client().Add(t.Context(), podAttachment(t, pod, "pod", "192.0.2.53")); err != nil {
+				t.Fatal(err)
+			}
+			w.expect(t, pod, "192.0.2.53", name, "198.51.100.53")
+			asked := ns.Queries()
+			if len(asked) == 0 {
+				t.Error("the nameserver was not asked")
+			}
+			for _, q := range asked {
+				if !strings.EqualFold(q.Name, name) || (q.Name != name) != tc.want {
+					t.Errorf("asked for %s", q.Name)
+				}
+			}
+			agent.end(t, unix.SIGTERM)
+		})
+	}
+}
+
 // What is refused, and what policy leaves alone.
 func TestAdd(t *testing.T) {
 	w := newWorld(t)

@@ -63,7 +63,7 @@ func (s *settings) newAgent(log *slog.Logger) (*agent, error) {
 			return nil, err
 		}
 	}
-	conf := resolver.Config{Logger: log}
+	conf := resolver.Config{Logger: log, RandomCase: s.randomCase}
 	if s.queryLog > 0 {
 		conf.QueryLog, conf.QueryLogEvery = log, s.queryLog
 	}

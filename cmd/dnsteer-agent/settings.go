@@ -34,6 +34,7 @@ type settings struct {
 	countLeaks                        bool
 	metrics                           string
 	queryLog                          int
+	randomCase                        bool // resolver.Config.RandomCase
 }
 
 // usageError is a command line that makes no sense.
@@ -60,6 +61,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	fs.BoolVar(&s.countLeaks, "leaks", false, "count the packets to port 53 that leave pods unsteered; looks at every packet that leaves the node")
 	fs.StringVar(&s.metrics, "metrics", "", "`address`, or unix socket, for /metrics, /healthz and /readyz; on loopback, or the socket, /debug/pprof too (default: none)")
 	fs.IntVar(&s.queryLog, "query-log", 0, "log one query in `N`; 1 is each (default: none)")
+	fs.BoolVar(&s.randomCase, "random-case", false, "spell names in a random case when asking nameservers by UDP, and want it back: harder to forge")
 	s.policyFlags(fs)
 	s.namesFlags(fs)
 	s.pluginFlags(fs)
