@@ -29,11 +29,12 @@ func (s *tableStage) Exchange(ctx context.Context, req *Request) (*Response, err
 		return s.next.Exchange(ctx, req)
 	}
 	a := &answer{table: s.table(), req: req, name: askedName(m)}
-	at := a.find(m.name)
-	if at.ok() {
-		return a.respond(ctx, s.next, at)
+	st := req.scope.settings.Load()
+	asked := a.find(m.name)
+	if asked.ok() {
+		return a.respond(ctx, s.next, asked)
 	}
-	for _, suffix := range req.scope.settings.Load().search {
+	for _, suffix := range st.search {
 		short, ok := m.name.without(suffix)
 		if !ok {
 			continue
@@ -42,6 +43,9 @@ func (s *tableStage) Exchange(ctx context.Context, req *Request) (*Response, err
 			a.expand(short, at)
 			return a.respond(ctx, s.next, at)
 		}
+	}
+	if st.isDenied(asked, []byte(m.name)) {
+		return a.deny(asked)
 	}
 	return s.next.Exchange(ctx, req)
 }
@@ -63,8 +67,9 @@ type answer struct {
 	rrs    []dns.RR
 	places []string
 	looked []look
-	// expanded is an answer to a name with a search suffix behind it.
-	expanded bool
+	// expanded is an answer to a name with a search suffix behind it, denied one that says
+	// that there is no such name.
+	expanded, denied bool
 }
 
 // look is one look into the table that an answer rests on, and what was there.
@@ -96,18 +101,22 @@ func (a *answer) respond(ctx context.Context, next Exchanger, at hit) (*Response
 	for range maxAliases {
 		a.places = append(a.places, at.place(a.table))
 		if qtype == dns.TypeCNAME && len(a.rrs) > 0 || a.take(at, qtype) {
-			return a.ours(nil)
+			return a.ours(dns.RcodeSuccess, nil)
 		}
 		target, ok := at.alias()
 		if !ok && at.isElsewhere(qtype) {
 			return a.elsewhere(ctx, next, at)
 		}
 		if !ok {
-			return a.ours([]dns.RR{a.soa(at)})
+			return a.ours(dns.RcodeSuccess, []dns.RR{a.soa(at)})
 		}
 		a.take(at, dns.TypeCNAME)
 		a.name = target.String()
-		if at = a.find(target); !at.ok() {
+		at = a.find(target)
+		if a.req.scope.settings.Load().isDenied(at, []byte(target)) {
+			return a.deny(at)
+		}
+		if !at.ok() {
 			return a.leave(ctx, next, target)
 		}
 	}
@@ -115,13 +124,13 @@ func (a *answer) respond(ctx context.Context, next Exchanger, at hit) (*Response
 }
 
 // ours is an answer without anything from further on.
-func (a *answer) ours(authority []dns.RR) (*Response, error) {
-	res, err := a.message(dns.RcodeSuccess, authority)
+func (a *answer) ours(rcode int, authority []dns.RR) (*Response, error) {
+	res, err := a.message(rcode, authority)
 	if err != nil {
 		return nil, err
 	}
 	res.looked = a.looked
-	res.from, res.saved = fromTable, a.expanded
+	res.from, res.saved = fromTable, a.expanded || a.denied
 	return res, nil
 }
 
@@ -147,13 +156,22 @@ func (a *answer) take(at hit, qtype uint16) bool {
 	return len(a.rrs) > before
 }
 
-// soa says how long "no such type" may be believed (RFC 2308 section 5). It
-// stands at the name itself: we know nothing of the zone around it.
-func (a *answer) soa(at hit) dns.RR { return a.denial(min(at.ttl(), defaultTTL)) }
+// soa says how long "no such type", or name, may be believed (RFC 2308 section 5). It
+// stands at the name itself where we know nothing of the zone around it.
+func (a *answer) soa(at hit) dns.RR {
+	if at.apex == nil {
+		return denial(a.name, min(at.ttl(), defaultTTL))
+	}
+	ttl := min(at.apex.ttl, defaultTTL)
+	if at.ok() {
+		ttl = min(at.ttl(), ttl)
+	}
+	return denial(at.apex.owner(a.name), ttl)
+}
 
-func (a *answer) denial(ttl uint32) dns.RR {
+func denial(owner string, ttl uint32) dns.RR {
 	return &dns.SOA{
-		Hdr: dns.RR_Header{Name: a.name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
+		Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
 		// RFC 6761: invalid is sure to be nobody's.
 		Ns: "dnsteer.invalid.", Mbox: "hostmaster.dnsteer.invalid.",
 		Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ttl,

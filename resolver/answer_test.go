@@ -12,6 +12,7 @@ import (
 
 const storyTable = `
 ttl: 20
+authority: [cluster2.example.org]
 names:
   reviews.bookinfo.cluster2.example.org: [192.0.2.10, "2001:db8::10"]
   www.example.org: {cname: web.example.org, ttl: 60}

@@ -16,7 +16,8 @@ import (
 // none of its own.
 //
 // A name is answered in this order: by the table, by the table without one of the
-// search suffixes, by Upstreams if there are any, by what Origin says.
+// search suffixes, as one that does not exist if the table is its authority, by Upstreams
+// if there are any, by what Origin says.
 type Config struct {
 	// Origin says for which nameserver a query was meant, by the local address at
 	// which it arrived. Nil or false: Upstreams. A query at an address that is

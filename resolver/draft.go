@@ -17,8 +17,9 @@ type draft struct {
 	// changed are the names of which the table says something new, wildcards by
 	// their parent, nil where nobody wants to know.
 	changed changes
-	// order are the names of files that won, as they stand there.
-	order []*entry
+	// order are the names of files that won, as they stand there, and declared the apexes.
+	order    []*entry
+	declared apexes
 }
 
 func (t *Table) draft() *draft {

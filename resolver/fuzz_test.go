@@ -30,7 +30,7 @@ func (reflector) Exchange(_ context.Context, req *Request) (*Response, error) {
 // has the ID, is a response, and is no longer than the client takes.
 func FuzzAnswer(f *testing.F) {
 	for _, m := range []*dns.Msg{
-		query("web.example.org", dns.TypeA), query("www.example.org.svc.cluster.local", dns.TypeANY), query("a.b.example", dns.TypeAXFR),
+		query("web.example.org", dns.TypeA), query("x.Cluster2.example.org", dns.TypeA), query("www.example.org.svc.cluster.local", dns.TypeANY), query("a.b.example", dns.TypeAXFR),
 		withEDNS(query("_http._tcp.example.org", dns.TypeSRV), 512, &dns.EDNS0_LOCAL{Code: optOrigin}),
 		withEDNS(query("x.apps.example.org", dns.TypeA), 1, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}),
 	} {

@@ -65,7 +65,7 @@ func keep(res *Response, now time.Time) *kept {
 }
 
 // lookSize is what a look takes, with a name that nothing else holds.
-const lookSize = 32 + 64
+const lookSize = 48 + 64
 
 // remarksOf copies the extended errors of an answer. It is false for an answer to
 // a subnet of clients (RFC 7871 section 7.3.1), which is not everybody's.

@@ -83,6 +83,8 @@ type Layer struct {
 	name  string
 	names *Names
 	order int // from 1; 0 is that of a table without layers
+	// apexes are what the layer says; guarded by names.mu.
+	apexes apexes
 }
 
 func (l *Layer) rank() int {
@@ -172,11 +174,11 @@ func (l *Layer) Apply(changed iter.Seq[Name]) error {
 // not among all: those are forgotten.
 func (l *Layer) Replace(all iter.Seq[Name]) error {
 	entries, err := l.entries(all)
-	l.replace(entries)
+	l.names.change(func(d *draft) { l.replace(d, entries) })
 	return err
 }
 
-// SetFiles changes all that the layer says to what files do, as [ParseTable] reads
+// SetFiles changes all that the layer says, authorities too, to what files do, as [ParseTable] reads
 // them; a mistake in any of them changes nothing. It returns the warnings.
 func (l *Layer) SetFiles(sources ...Source) (warnings []string, err error) {
 	d, err := parse(sources)
@@ -187,25 +189,26 @@ func (l *Layer) SetFiles(sources ...Source) (warnings []string, err error) {
 		e.about = nil
 		e.from.layer = l
 	}
-	l.replace(d.order)
+	l.names.change(func(now *draft) {
+		l.replace(now, d.order)
+		l.setApexes(now, d.declared)
+	})
 	return d.warnings, nil
 }
 
-func (l *Layer) replace(entries []*entry) {
-	l.names.change(func(d *draft) {
-		stay := make(map[wireName]bool, len(entries))
-		for _, e := range entries {
-			stay[e.name] = true
+func (l *Layer) replace(d *draft, entries []*entry) {
+	stay := make(map[wireName]bool, len(entries))
+	for _, e := range entries {
+		stay[e.name] = true
+	}
+	var gone []*entry
+	for e := range d.names.all {
+		if e.isGiven() && !stay[e.name] && slices.ContainsFunc(e.layers(), func(e *entry) bool { return e.from.layer == l }) {
+			gone = append(gone, &entry{name: e.name})
 		}
-		var gone []*entry
-		for e := range d.names.all {
-			if e.isGiven() && !stay[e.name] && slices.ContainsFunc(e.layers(), func(e *entry) bool { return e.from.layer == l }) {
-				gone = append(gone, &entry{name: e.name})
-			}
-		}
-		l.apply(d, gone)
-		l.apply(d, entries)
-	})
+	}
+	l.apply(d, gone)
+	l.apply(d, entries)
 }
 
 func (l *Layer) apply(d *draft, entries []*entry) {

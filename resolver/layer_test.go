@@ -204,7 +204,7 @@ func TestLayersAgainstModel(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if empty := all.Table(); empty.names != nil || empty.addrs != nil || empty.wilds != 0 || empty.wildArpa != 0 || empty.given != 0 {
+		if empty := all.Table(); empty.names != nil || empty.addrs != nil || empty.wilds != 0 || empty.splitArpa != 0 || empty.given != 0 {
 			t.Errorf("seed %d: the empty table is %+v", seed, empty)
 		}
 		if after := viewOf(held, "x.a.org"); after != before {

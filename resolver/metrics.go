@@ -93,7 +93,7 @@ var (
 	metricConnections = metric{"dnsteer_resolver_connections", "gauge", "TCP connections of clients.", nil}
 	metricWaiting     = metric{"dnsteer_resolver_waiting", "gauge", "Queries that wait for an upstream, or for the answer to an identical one.", nil}
 	metricJoins       = metric{"dnsteer_resolver_joins_total", "counter", "Queries that waited for the answer to an identical one.", nil}
-	metricSaved       = metric{"dnsteer_resolver_saved_queries_total", "counter", "Questions that upstreams were spared: names of the table with a search suffix behind them, names that do not exist when asked for another type, and names below those.", nil}
+	metricSaved       = metric{"dnsteer_resolver_saved_queries_total", "counter", "Questions that upstreams were spared: names of the table with a search suffix behind them, names that do not exist in its authority, other names that do not exist when asked for another type, and names below those.", nil}
 	metricNames       = metric{"dnsteer_table_names", "gauge", "Names in the table.", nil}
 	metricLayer       = metric{"dnsteer_table_layer_names", "gauge", "Names that a source gives, hidden ones included.", []string{"layer"}}
 	metricHidden      = metric{"dnsteer_table_hidden_names", "gauge", "Names of a source that an earlier one has too, so that they do not count.", []string{"layer"}}

@@ -102,6 +102,8 @@ func TestMetrics(t *testing.T) {
 	nxSaved := maps.Clone(nx)
 	nxSaved["resolver_saved_queries_total"] = 1
 	saved := map[string]float64{"resolver_queries_total udp NOERROR table": 1, "resolver_query_duration_seconds table": 1, "resolver_saved_queries_total": 1}
+	denied := map[string]float64{"resolver_queries_total udp NXDOMAIN table": 1, "resolver_query_duration_seconds table": 1, "resolver_saved_queries_total": 1}
+	foreign := query("www.example.com.cluster2.example.org", dns.TypeA)
 	web, cached, short := query("web.example.org", dns.TypeA), query("a.example.net", dns.TypeA), query("web.example.org.svc.cluster.local", dns.TypeA)
 	for _, tc := range []struct {
 		name string
@@ -115,6 +117,8 @@ func TestMetrics(t *testing.T) {
 		{"cache, wire path", fast(cached), cache1},
 		{"expansion", ask(short), saved},
 		{"expansion, wire path", fast(short), saved},
+		{"in the table's authority", ask(foreign), denied},
+		{"in the table's authority, wire path", fast(foreign), denied},
 		{"NXDOMAIN", ask(query("nx.example.net", dns.TypeA)), map[string]float64{"resolver_queries_total udp NXDOMAIN forward": 1, "resolver_query_duration_seconds forward": 1, "cache_lookups_total miss": 1}},
 		{"NXDOMAIN again", ask(query("nx.example.net", dns.TypeA)), nx},
 		{"NXDOMAIN again, wire path", fast(query("nx.example.net", dns.TypeA)), nx},

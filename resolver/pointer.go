@@ -205,13 +205,13 @@ func isUnspecified(addr string) bool {
 // pointersChanged notes that an address gives other names back, and whether it began
 // or ceased to.
 func (d *draft) pointersChanged(addr string, began int) {
-	if d.changed == nil && d.wildArpa == 0 {
+	if d.changed == nil && d.splitArpa == 0 {
 		return
 	}
 	name := reverseName(addr)
 	d.changed.add(name)
 	switch {
-	case d.wildArpa == 0:
+	case d.splitArpa == 0:
 	case began > 0:
 		d.addChild(name)
 	case began < 0:
@@ -219,26 +219,32 @@ func (d *draft) pointersChanged(addr string, began int) {
 	}
 }
 
-// countWild counts wildcards. Only if there are any it matters which names lie below
-// others: the first one makes those above all names exist, and they stay, so that a source
-// whose wildcards come and go pays for it once. Only one below arpa cares which reverse
-// names lie below others: the first makes those above them exist, the last lets them go.
+// countWild counts wildcards.
 func (d *draft) countWild(name wireName, n int) {
 	d.wilds += n
+	d.countSplit(name, n)
+}
+
+// countSplit counts wildcards and apexes. Only if there are any it matters which names lie
+// below others: the first one makes those above all names exist, and they stay, so that a
+// source whose wildcards come and go pays for it once. Only one below arpa cares which
+// reverse names lie below others: the first makes those above them exist, the last lets
+// them go.
+func (d *draft) countSplit(name wireName, n int) {
 	if !d.parents {
 		d.makeParents()
 	}
 	if !name.isBelow(arpa) {
 		return
 	}
-	before := d.wildArpa
-	d.wildArpa += n
+	before := d.splitArpa
+	d.splitArpa += n
 	switch {
 	case before == 0:
 		for r := range d.addrs.all {
 			d.addChild(reverseName(r.addr))
 		}
-	case d.wildArpa == 0:
+	case d.splitArpa == 0:
 		for r := range d.addrs.all {
 			d.dropChild(reverseName(r.addr))
 		}

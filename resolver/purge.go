@@ -73,6 +73,9 @@ func (s *Server) suffixes() map[wireName]bool {
 // it, or of their wildcards. The cost is that of the name, not of the tables.
 func differ(a, b *Table, name wireName) bool {
 	for ; name != ""; name = name.parent() {
+		if !a.apexes[name].says(b.apexes[name]) {
+			return true
+		}
 		if !a.lookup(name).says(b.lookup(name)) || !a.lookup(wildLabel+name).says(b.lookup(wildLabel+name)) {
 			return true
 		}
@@ -103,5 +106,5 @@ func (r *reverse) says(other *reverse) bool {
 
 // says reports whether two tables have the same for a name.
 func (h hit) says(other hit) bool {
-	return h.entry.says(other.entry) && h.reverse.says(other.reverse)
+	return h.entry.says(other.entry) && h.reverse.says(other.reverse) && h.apex.says(other.apex) && h.exists == other.exists
 }

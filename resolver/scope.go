@@ -91,7 +91,8 @@ type settings struct {
 	routes *routes
 	search suffixes
 	pace   pace
-	// answers is the set of what the table answers under this search list.
+	// answers is the set of what the table answers under this search list, beside these
+	// routes.
 	answers set
 }
 
@@ -156,7 +157,7 @@ func (sc *Scope) set(given Settings) error {
 		sc.log.Warn("search suffix left out", "err", err)
 	}
 	st.search = list
-	st.answers = set{group: sc.server.groups.number("search", fmt.Sprintf("%q", list))}
+	st.answers = set{group: sc.server.groups.number("search", fmt.Sprintf("%q %q", list, st.routes.suffixList()))}
 	sc.settings.Store(st)
 	return nil
 }

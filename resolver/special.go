@@ -88,7 +88,7 @@ func (s *specialStage) Exchange(ctx context.Context, req *Request) (*Response, e
 	}
 	var authority []dns.RR
 	if len(a.rrs) == 0 {
-		authority = []dns.RR{a.denial(defaultTTL)}
+		authority = []dns.RR{denial(a.name, defaultTTL)}
 	}
 	res, err := a.message(rcode, authority)
 	if err != nil {

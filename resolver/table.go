@@ -39,11 +39,12 @@ type Table struct {
 	names *node[*entry]
 	addrs *node[*reverse] // what addresses give back
 	given int             // names that a source gave
-	// wilds counts wildcards: without any nobody looks for them. wildArpa counts
-	// those below arpa, for which what addresses give back has parents too.
-	wilds, wildArpa int
-	// parents is set from the first wildcard on: names holds those too that exist only
-	// because of what is below them, and every name knows what is.
+	// wilds counts wildcards: without any nobody looks for them. splitArpa counts those,
+	// and apexes, below arpa, for which what addresses give back has parents too.
+	wilds, splitArpa int
+	apexes           apexes // of what the table is the authority of
+	// parents is set from the first wildcard or apex on: names holds those too that exist
+	// only because of what is below them, and every name knows what is.
 	parents  bool
 	tallies  map[*Layer]tally
 	warnings []string
@@ -82,9 +83,13 @@ func (e *entry) isGiven() bool { return e != nil && e.from != nil }
 
 // place says where an entry comes from.
 func (e *entry) place() string {
-	text := e.from.text()
-	if e.line > 0 {
-		return fmt.Sprintf("%s:%d", text, e.line)
+	return placeOf(e.from, e.line)
+}
+
+func placeOf(from *Origin, line uint32) string {
+	text := from.text()
+	if line > 0 {
+		return fmt.Sprintf("%s:%d", text, line)
 	}
 	return text
 }
@@ -116,6 +121,7 @@ func ParseTable(sources ...Source) (*Table, error) {
 	for _, e := range d.order {
 		d.addPointers(e)
 	}
+	d.setApexes(d.declared)
 	return d.done(), nil
 }
 
@@ -184,6 +190,10 @@ func (t *Table) lookup(name wireName) *entry {
 type hit struct {
 	entry   *entry
 	reverse *reverse
+	// apex is the closest one at or above the name, nil outside of any. There exists tells
+	// whether a name that has nothing itself has others below it, or is the apex.
+	apex   *apex
+	exists bool
 }
 
 func (h hit) ok() bool { return h.entry != nil || h.reverse != nil }
@@ -216,10 +226,16 @@ func (h hit) ttl() uint32 {
 // or the wildcard at its closest encloser (RFC 4592 section 3.3.1).
 func (t *Table) find(name wireName) hit {
 	var buf [maxName]byte
-	return t.findWire(buf[:copy(buf[:], name)])
+	wire := buf[:copy(buf[:], name)]
+	h := t.findWire(wire)
+	if h.apex = t.apexes.find(wire); h.apex != nil && !h.ok() {
+		h.exists = name == h.apex.name || t.names.find(wire) != nil
+	}
+	return h
 }
 
-// findWire is find for a name on the wire, in lower case. It allocates nothing.
+// findWire is find for a name on the wire, in lower case, without apexes. It allocates
+// nothing.
 func (t *Table) findWire(name []byte) hit {
 	if t.names == nil || len(name) == 0 {
 		return hit{}
@@ -258,7 +274,10 @@ func (t *Table) findWild(name []byte) hit {
 
 // holds reports whether the table answers for a name, or for what is left of it
 // without one of the search suffixes.
-func (t *Table) holds(name []byte, search suffixes) bool {
+func (t *Table) holds(name []byte, st *settings) bool {
+	if x := t.apexes.find(name); x != nil && st.isDenied(hit{apex: x}, name) {
+		return true
+	}
 	if t.names == nil {
 		return false
 	}
@@ -266,7 +285,7 @@ func (t *Table) holds(name []byte, search suffixes) bool {
 		return true
 	}
 	var buf [maxName]byte
-	for _, suffix := range search {
+	for _, suffix := range st.search {
 		if at := suffixAt(name, suffix); at > 0 {
 			n := copy(buf[:], name[:at])
 			buf[n] = 0

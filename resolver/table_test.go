@@ -125,7 +125,7 @@ func TestParseTableErrors(t *testing.T) {
 		{"not YAML", yamlSource("names:\n  a: [192.0.2.1\n"), "names.yaml:2: not YAML: did not find expected ',' or ']'"},
 		{"tabs", yamlSource("names:\n\ta: x\n"), "names.yaml:2: not YAML: found character that cannot start any token"},
 		{"not a mapping", yamlSource("- a"), "names.yaml:1: the file is a list, not a mapping"},
-		{"unknown key", yamlSource("ttl: 3\nname: {}\n"), `names.yaml:2: the file has no key "name" (it has ttl, names)`},
+		{"unknown key", yamlSource("ttl: 3\nname: {}\n"), `names.yaml:2: the file has no key "name" (it has ttl, authority, names)`},
 		{"key twice", yamlSource("ttl: 3\nttl: 4\n"), `names.yaml:2: the file: key "ttl" is already in line 1`},
 		{"second document", yamlSource("ttl: 3\n---\nttl: 4\n"), "names.yaml:2: a second document: one file has one"},
 		{"TTL", yamlSource("ttl: -1"), `names.yaml:1: ttl is "-1", not a number from 0 to 2147483647`},

@@ -54,7 +54,7 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	if k, _ := p.answers.findWire(st.answers, &p.q, p.q.qtype); k != nil {
 		return p.reply(out, wire, fromTable, k, tcp)
 	}
-	if p.table.Load().holds(p.q.name, st.search) {
+	if p.table.Load().holds(p.q.name, st) {
 		return nil
 	}
 	to, ok := p.setFor(st, p.q.name, local)

@@ -42,6 +42,7 @@ func wirePathQueries() map[string]*dns.Msg {
 		"table, NODATA":    query("web.example.org", dns.TypeMX),
 		"table, wildcard":  query("x.apps.example.org", dns.TypeA),
 		"table, expansion": query("web.example.org.svc.cluster.local", dns.TypeA),
+		"table, no name":   query("missing.Cluster2.example.org", dns.TypeA),
 		"table, EDNS":      withEDNS(query("web.example.org", dns.TypeA), 1232),
 		"cache":            query("a.Example.net", dns.TypeAAAA),
 		"cache, EDNS":      withEDNS(query("a.example.net", dns.TypeA), 1232),

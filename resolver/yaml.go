@@ -19,8 +19,8 @@ const maxTTL = 1<<31 - 1
 
 // readYAML reads the strict YAML form of resolver/README.md.
 func (d *draft) readYAML(path string, data []byte) error {
-	if entries, ok := readPlain(&Origin{path: path}, data); ok {
-		if d.offerPlain(entries) {
+	if p, ok := readPlain(&Origin{path: path}, data); ok {
+		if d.offerPlain(p) {
 			return nil
 		}
 		d = new(Table).draft() // for the mistakes alone
@@ -92,7 +92,21 @@ func (y *yamlFile) root(n *yaml.Node) {
 	}
 	y.mapping(n, "the file",
 		field{"ttl", func(v *yaml.Node) { y.ttl = y.number(v, "ttl", 0, maxTTL) }},
+		field{"authority", y.authority},
 		field{"names", y.entries})
+}
+
+func (y *yamlFile) authority(n *yaml.Node) {
+	first := make(map[wireName]int)
+	y.items(n, "authority", func(item *yaml.Node) {
+		name, ok := y.host(item, "authority")
+		if line, twice := first[name]; ok && twice {
+			y.errorf(item, "authority %q is already in line %d", item.Value, line)
+		} else if ok {
+			first[name] = item.Line
+			y.declared.add(&apex{name: name, ttl: y.ttl, from: y.from, line: uint32(item.Line)})
+		}
+	})
 }
 
 func (y *yamlFile) entries(n *yaml.Node) {

@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 )
 
@@ -11,6 +12,7 @@ import (
 // names:
 //
 //	ttl: 30
+//	authority: [example.org]
 //	names:
 //	  # a comment has a line of its own
 //	  web.example.org: [192.0.2.10, "2001:db8::10"]
@@ -23,6 +25,7 @@ type plainFile struct {
 	inNames bool
 	indent  int // of names, 0 before the first
 	entries []*entry
+	apexes  []*apex
 
 	slab   slab[entry]
 	text   arena
@@ -32,8 +35,8 @@ type plainFile struct {
 // readPlain reads a file of the plain form. It is false for every other file, and for one
 // with a mistake, of which the YAML package says more. What it takes means the same to
 // both.
-func readPlain(from *Origin, data []byte) (entries []*entry, ok bool) {
-	p := &plainFile{from: from, ttl: defaultTTL}
+func readPlain(from *Origin, data []byte) (p *plainFile, ok bool) {
+	p = &plainFile{from: from, ttl: defaultTTL}
 	line := uint32(0)
 	for text := range bytes.Lines(data) {
 		line++
@@ -41,7 +44,10 @@ func readPlain(from *Origin, data []byte) (entries []*entry, ok bool) {
 			return nil, false
 		}
 	}
-	return p.entries, len(p.entries) > 0
+	for _, x := range p.apexes {
+		x.ttl = p.ttl
+	}
+	return p, len(p.entries) > 0
 }
 
 func (p *plainFile) line(line uint32, text []byte) bool {
@@ -65,8 +71,27 @@ func (p *plainFile) line(line uint32, text []byte) bool {
 	case string(body) == "names:":
 		p.inNames = true
 		return true
+	case bytes.HasPrefix(body, []byte("authority: [")):
+		return p.authority(line, body)
 	}
 	return p.setTTL(body)
+}
+
+func (p *plainFile) authority(line uint32, body []byte) bool {
+	list, ok := bytes.CutSuffix(bytes.TrimPrefix(body, []byte("authority: [")), []byte("]"))
+	if !ok || len(p.apexes) > 0 {
+		return false
+	}
+	for word := range bytes.SplitSeq(list, []byte(",")) {
+		word = bytes.Trim(word, " ")
+		name, ok := plainName(word)
+		// Without a dot it may be one of YAML's words for nothing.
+		if !ok || name.isWild() || !bytes.ContainsRune(word, '.') || slices.ContainsFunc(p.apexes, func(x *apex) bool { return x.name == name }) {
+			return false
+		}
+		p.apexes = append(p.apexes, &apex{name: name, from: p.from, line: line})
+	}
+	return true
 }
 
 func (p *plainFile) setTTL(body []byte) bool {
@@ -89,13 +114,8 @@ func (p *plainFile) entry(line uint32, body []byte) bool {
 	if !ok {
 		return false
 	}
-	key, quoted := unquoted(key)
-	// A name that is not in quotes must not begin with what means something in YAML.
-	if !quoted && (len(key) == 0 || !isNameByte(key[0]) || key[0] == '-' || !consists(key, isDotted)) {
-		return false
-	}
-	name, err := parseWild(string(key))
-	if err != nil {
+	name, ok := plainName(key)
+	if !ok {
 		return false
 	}
 	p.packed = p.packed[:0]
@@ -109,6 +129,17 @@ func (p *plainFile) entry(line uint32, body []byte) bool {
 	e.records = records(p.text.keep(p.packed))
 	p.entries = append(p.entries, e)
 	return true
+}
+
+// plainName reads a name. One that is not in quotes must not begin with what means
+// something in YAML.
+func plainName(word []byte) (wireName, bool) {
+	word, quoted := unquoted(word)
+	if !quoted && (len(word) == 0 || !isNameByte(word[0]) || word[0] == '-' || !consists(word, isDotted)) {
+		return "", false
+	}
+	name, err := parseWild(string(word))
+	return name, err == nil
 }
 
 // address reads an address. Without quotes a colon may mean something in YAML.
@@ -146,11 +177,11 @@ func consists(word []byte, of func(byte) bool) bool {
 func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
 func isDotted(c byte) bool { return c == '.' || isNameByte(c) }
 
-// offerPlain adds the entries of a plain file. It is false if a name stands twice, and
-// then the draft is of no use any more.
-func (d *draft) offerPlain(entries []*entry) bool {
+// offerPlain adds what a plain file has. It is false if a name stands twice, and then the
+// draft is of no use any more.
+func (d *draft) offerPlain(p *plainFile) bool {
 	lost := make(map[wireName]bool) // those that an earlier file has
-	for _, e := range entries {
+	for _, e := range p.entries {
 		names, at := d.names.slot(d.by, []byte(e.name))
 		d.names = names
 		isGiven := (*at).isGiven()
@@ -161,6 +192,9 @@ func (d *draft) offerPlain(entries []*entry) bool {
 			lost[e.name] = true
 		}
 		d.offer(at, e)
+	}
+	for _, x := range p.apexes {
+		d.declared.add(x)
 	}
 	return true
 }

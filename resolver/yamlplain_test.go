@@ -3,6 +3,9 @@
 package resolver
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -17,6 +20,14 @@ func TestPlainYAML(t *testing.T) {
 	}{
 		{"names", "names:\n  a.example.org: [192.0.2.1]\n  B.example.org.: [192.0.2.2,192.0.2.3 ,  \"2001:db8::1\"]\n", true},
 		{"TTL, comments, no last newline", "# head\n\nttl: 7\nnames:\n# all of them\n  \"*.x\": [\"192.0.2.1\"]\n   # deep\n  _y: [192.0.2.1]", true},
+		{"authority", "authority: [example.org, \"Example.net.\"]\nttl: 7\nnames:\n  a: [192.0.2.1]\n", true},
+		{"authority alone", "authority: [example.org]\n", false},
+		{"authority behind", "names:\n  a: [192.0.2.1]\nauthority: [example.org]\n", false},
+		{"authority twice", "authority: [example.org]\nauthority: [example.net]\nnames:\n  a: [192.0.2.1]\n", false},
+		{"authority of a name twice", "authority: [example.org, Example.org]\nnames:\n  a: [192.0.2.1]\n", false},
+		{"authority of nothing", "authority: []\nnames:\n  a: [192.0.2.1]\n", false},
+		{"authority of no word", "authority: [null]\nnames:\n  a: [192.0.2.1]\n", false},
+		{"authority of a wildcard", "authority: [\"*.example.org\"]\nnames:\n  a: [192.0.2.1]\n", false},
 		{"other indentation", "names:\n a: [192.0.2.1]\n  b: [192.0.2.1]\n", false},
 		{"no indentation", "names:\na: [192.0.2.1]\n", false},
 		{"no names", "names:\n", false},
@@ -57,7 +68,11 @@ func comparePlain(t *testing.T, data []byte) bool {
 		if err := as(d); err != nil {
 			return nil, nil, err
 		}
-		return dump(&d.Table), d.warnings, nil
+		table = dump(&d.Table)
+		for _, name := range slices.Sorted(maps.Keys(d.declared)) {
+			table = append(table, fmt.Sprintf("%s: %s, TTL %d", d.declared[name].place(), name, d.declared[name].ttl))
+		}
+		return table, d.warnings, nil
 	}
 	want, wantWarnings, wantErr := read(func(d *draft) error { return d.readNodes("names.yaml", data) })
 	got, gotWarnings, err := read(func(d *draft) error { return d.readYAML("names.yaml", data) })
@@ -83,6 +98,7 @@ func comparePlain(t *testing.T, data []byte) bool {
 // FuzzPlainYAML looks for a file that means something else to the YAML package.
 func FuzzPlainYAML(f *testing.F) {
 	f.Add([]byte("# head\nttl: 7\nnames:\n  a.b: [192.0.2.1, \"2001:db8::1\"]\n  \"*.x\": [192.0.2.2]\n"))
+	f.Add([]byte("authority: [a.b, \"c.\", 1.0]\nnames:\n  a.b: [192.0.2.1]\n"))
 	f.Add([]byte("names:\n 1.0: [192.0.2.1]\n null: [192.0.2.1]\n _: [ \"192.0.2.1\" ,192.0.2.2]\n before: [1.1.1.1]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) { comparePlain(t, data) })
 }
