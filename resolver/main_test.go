@@ -120,7 +120,7 @@ func unpack(tb testing.TB, wire []byte) *dns.Msg {
 }
 
 // patience is more than any answer of a test takes, on a busy machine too.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func connect(tb testing.TB, network string, server netip.AddrPort) net.Conn {
 	tb.Helper()

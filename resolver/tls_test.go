@@ -129,7 +129,7 @@ func TestSecureUpstreams(t *testing.T) {
 	} {
 		t.Run(up, func(t *testing.T) {
 			cfg := Config{CacheBytes: -1, RootCAs: roots, Routes: []Route{mustRoute(t, ".="+up)}, Timeout: patience, Resend: patience}
-			if failure != "" {
+			if strings.Contains(up, "192.0.2.54") { // where nobody is
 				cfg.Timeout, cfg.Resend = 2*time.Second, time.Second
 			}
 			s, err := New(cfg)

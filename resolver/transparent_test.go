@@ -167,7 +167,11 @@ func TestTSIG(t *testing.T) {
 	const key, secret = "key.example.org.", "c2VjcmV0IG9mIGV4YW1wbGUub3Jn"
 	up := upstream(t, func(reply func([]byte), q asked) {
 		signed := bytes.Clone(q.wire)
-		mac := unpack(t, signed).IsTsig().MAC
+		tsig := unpack(t, signed).IsTsig()
+		if tsig == nil {
+			return // the question with which a resolver looks for loops, after some silence
+		}
+		mac := tsig.MAC
 		// The ID on the wire is the hop's; the original is in the TSIG record.
 		if err := dns.TsigVerify(signed, secret, "", false); err != nil {
 			t.Errorf("at the upstream: %v", err)
