@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -71,6 +73,9 @@ type Cluster struct {
 	Context    string `json:"context"`
 	// Zones are the domains of its names; "cluster.local" by default for the local one.
 	Zones []string `json:"zones"`
+	// Authority are those of Zones in which there is nothing but Services, so that what is
+	// not among them does not exist and nobody is asked.
+	Authority []string `json:"authority"`
 	// Reverse lets its addresses give names back; by default those of the local one do.
 	Reverse *bool `json:"reverse"`
 }
@@ -81,8 +86,9 @@ type Secrets struct {
 	Cluster   string `json:"cluster"`
 	Namespace string `json:"namespace"`
 	// Zones are those of each cluster; "{cluster}" stands for its name.
-	Zones   []string `json:"zones"`
-	Reverse bool     `json:"reverse"`
+	Zones     []string `json:"zones"`
+	Authority []string `json:"authority"` // as of Cluster
+	Reverse   bool     `json:"reverse"`
 }
 
 // ReadConfig reads a file of sources. What it does not understand it refuses.
@@ -161,6 +167,9 @@ func (k *Kubernetes) check() error {
 		case c.Kubeconfig == "" && !c.Local:
 			return fmt.Errorf("cluster %s has no kubeconfig, and is not the local one", c.Name)
 		}
+		if err := k.checkAuthority("cluster "+c.Name, c.zones(), c.Authority); err != nil {
+			return err
+		}
 		named[c.Name] = true
 	}
 	if s := k.Secrets; s != nil {
@@ -172,8 +181,32 @@ func (k *Kubernetes) check() error {
 		case len(s.Zones) == 0:
 			return errors.New("secrets have no zones: cluster.local, or \"{cluster}.example.org\"")
 		}
+		return k.checkAuthority("clusters of secrets", s.Zones, s.Authority)
 	}
 	return nil
+}
+
+// checkAuthority refuses to be the authority of what others know more of: the local
+// cluster's own DNS has names of its zones that are no Services.
+func (k *Kubernetes) checkAuthority(who string, zones, authority []string) error {
+	for _, zone := range authority {
+		if !slices.Contains(zones, zone) {
+			return fmt.Errorf("%s: authority %s is none of its zones", who, zone)
+		}
+		isLocal := func(c Cluster) bool {
+			return c.Local && slices.ContainsFunc(c.zones(), func(local string) bool { return isBelow(local, zone) })
+		}
+		if k.imports == "" && slices.ContainsFunc(k.Clusters, isLocal) {
+			return fmt.Errorf("%s: authority %s has a zone of the local cluster, whose own DNS has more names in it", who, zone)
+		}
+	}
+	return nil
+}
+
+// isBelow reports whether a zone is another one or in it.
+func isBelow(zone, other string) bool {
+	fold := func(s string) string { return "." + strings.ToLower(strings.TrimSuffix(s, ".")) }
+	return strings.HasSuffix(fold(zone), fold(other))
 }
 
 // parseAge reads a maxAge; none is for ever.

@@ -50,10 +50,10 @@ func openKubernetes(c *Kubernetes, layer *resolver.Layer, log *slog.Logger) (kin
 		if cluster.Reverse != nil {
 			reverse = *cluster.Reverse
 		}
-		at.Cluster = kube.Cluster{Name: cluster.Name, Local: cluster.Local, Zones: cluster.zones(), Reverse: reverse, Rest: reach}
+		at.Cluster = kube.Cluster{Name: cluster.Name, Local: cluster.Local, Zones: cluster.zones(), Authority: cluster.Authority, Reverse: reverse, Rest: reach}
 		if s := c.Secrets; s != nil && s.Cluster == cluster.Name {
 			at.renewed = make(chan *rest.Config)
-			k.secrets = &kube.Secrets{Rest: reach, Renewed: at.renewed, Namespace: s.Namespace, Cluster: kube.Cluster{Zones: s.Zones, Reverse: s.Reverse}}
+			k.secrets = &kube.Secrets{Rest: reach, Renewed: at.renewed, Namespace: s.Namespace, Cluster: kube.Cluster{Zones: s.Zones, Authority: s.Authority, Reverse: s.Reverse}}
 		}
 		k.all = append(k.all, at)
 	}

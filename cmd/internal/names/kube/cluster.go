@@ -29,6 +29,9 @@ type Cluster struct {
 	Local bool
 	// Zones are the domains under which its names stand, such as "cluster.local".
 	Zones []string
+	// Authority are those of Zones in which there is nothing but Services of this cluster,
+	// and of the others that have the zone: what is not among them does not exist.
+	Authority []string
 	// Reverse lets addresses give names back. Addresses of another cluster may mean
 	// something else here.
 	Reverse bool

@@ -33,7 +33,7 @@ type Secrets struct {
 	Renewed <-chan *rest.Config
 	// Namespace is where they are.
 	Namespace string
-	// Cluster is what the clusters have in common. "{cluster}" in a zone stands for the
+	// Cluster is what the clusters have in common. "{cluster}" in a zone, and in Authority, stands for the
 	// name of each.
 	Cluster Cluster
 }
@@ -113,10 +113,8 @@ func (r *remotes) add(k key, name string, kubeconfig []byte) error {
 		return err
 	}
 	c := r.from.Cluster
-	c.Name, c.Rest, c.Zones = name, config, nil
-	for _, zone := range r.from.Cluster.Zones {
-		c.Zones = append(c.Zones, strings.ReplaceAll(zone, "{cluster}", name))
-	}
+	c.Name, c.Rest = name, config
+	c.Zones, c.Authority = of(name, c.Zones), of(name, c.Authority)
 	if err := r.source.Set(r.ctx, c); err != nil {
 		return err
 	}
@@ -125,6 +123,15 @@ func (r *remotes) add(k key, name string, kubeconfig []byte) error {
 	}
 	r.byKey[k][name], r.owner[name] = kubeconfig, k
 	return nil
+}
+
+// of puts the name of a cluster into zones.
+func of(cluster string, zones []string) []string {
+	var all []string
+	for _, zone := range zones {
+		all = append(all, strings.ReplaceAll(zone, "{cluster}", cluster))
+	}
+	return all
 }
 
 func (r *remotes) remove(k key, name string) {

@@ -4,7 +4,7 @@ package kube
 
 import (
 	"context"
-
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -49,7 +49,9 @@ type Source struct {
 	slots   []*slot
 	dirty   map[key][]string // the names that were served of Services that changed
 	origins map[string]*resolver.Origin
-	ended   bool
+	// authority are the zones of which the layer is the authority.
+	authority []string
+	ended     bool
 }
 
 // slot is the place of one cluster in the order of all. While a cluster is reached in
@@ -133,6 +135,7 @@ func (s *Source) Set(ctx context.Context, c Cluster) error {
 	}
 	replaced := at.next
 	at.next = next
+	s.rouse() // it may have a zone of which the others do not know all then
 	next.start(ctx)
 	s.mu.Unlock()
 	replaced.stop()
@@ -165,6 +168,7 @@ func (s *Source) Remove(name string) {
 	}
 	s.slots = slices.DeleteFunc(s.slots, func(other *slot) bool { return other == at })
 	clear(s.origins)
+	s.rouse()
 	s.mu.Unlock()
 	at.current.stop()
 	at.next.stop()
@@ -249,6 +253,11 @@ func (s *Source) mark(k key) {
 		old = append(old, n.Name)
 	}
 	s.dirty[k] = old
+	s.rouse()
+}
+
+// rouse lets Run give the layer what changed.
+func (s *Source) rouse() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -262,12 +271,31 @@ func (s *Source) markAll(c *cluster) {
 	s.mark(key{}) // the zones, see names
 }
 
-// flush gives the layer the names of what has changed.
+// flush gives the layer the names of what has changed, and what it is the authority of.
 func (s *Source) flush() {
 	s.mu.Lock()
 	dirty := s.dirty
 	s.dirty = make(map[key][]string)
-	err := s.layer.Apply(func(yield func(resolver.Name) bool) {
+	err := errors.Join(s.giveUpAuthorities(), s.apply(dirty), s.setAuthorities(s.authorities()))
+	for _, at := range s.slots {
+		if at.current != nil && !at.isServed {
+			at.isServed = true
+			close(at.served)
+		}
+	}
+	s.mu.Unlock()
+	if err != nil {
+		s.Logger.Warn("leave records out", "err", err)
+	}
+}
+
+// apply gives the layer the names of Services, beside the names that they had. Callers
+// hold mu.
+func (s *Source) apply(dirty map[key][]string) error {
+	if len(dirty) == 0 {
+		return nil
+	}
+	return s.layer.Apply(func(yield func(resolver.Name) bool) {
 		for k, old := range dirty {
 			fresh := make(map[string]bool)
 			for n := range s.names(k) {
@@ -283,16 +311,6 @@ func (s *Source) flush() {
 			}
 		}
 	})
-	for _, at := range s.slots {
-		if at.current != nil && !at.isServed {
-			at.isServed = true
-			close(at.served)
-		}
-	}
-	s.mu.Unlock()
-	if err != nil {
-		s.Logger.Warn("leave records out", "err", err)
-	}
 }
 
 // names are all names of a Service as they are to be served now. The Service without a
