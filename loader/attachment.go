@@ -22,8 +22,9 @@ type attachment struct {
 	link    link.Link
 }
 
-// attach puts the program on the hook, behind whatever others have attached there. The
-// error wraps ErrExclusive if one of them does not allow company.
+// attach puts the program on the hook, in front of whatever others have attached there,
+// or behind it where the kernel cannot do that. The error wraps ErrExclusive if one of them
+// does not allow company.
 func attach(cgroup *os.File, h hook, program *ebpf.Program, legacy bool) (*attachment, error) {
 	a := &attachment{hook: h, cgroup: cgroup, program: program}
 	err := error(link.ErrNotSupported)
@@ -44,12 +45,20 @@ func attach(cgroup *os.File, h hook, program *ebpf.Program, legacy bool) (*attac
 	return a, nil
 }
 
+// attachLink asks for the first place: who rewrites addresses in front of us sees replies
+// before we say where they are from, and cannot take back what it did to their query.
 func (a *attachment) attachLink() error {
-	raw, err := link.AttachRawLink(link.RawLinkOptions{
+	opts := link.RawLinkOptions{
 		Target:  int(a.cgroup.Fd()),
 		Program: a.program,
 		Attach:  a.hook.attach,
-	})
+		Flags:   before,
+	}
+	raw, err := link.AttachRawLink(opts)
+	if errors.Is(err, unix.EINVAL) { // no flags before Linux 6.17
+		opts.Flags = 0
+		raw, err = link.AttachRawLink(opts)
+	}
 	if err != nil {
 		return err
 	}

@@ -25,12 +25,7 @@ func checkHooks() []Finding {
 	var out []Finding
 	for _, h := range hooks() {
 		f := Finding{Check: "hook " + h.name, Need: "in the kernel (since Linux " + h.since + ")", Have: "there"}
-		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Type:         ebpf.CGroupSockAddr,
-			AttachType:   h.attach,
-			License:      "Dual BSD/GPL",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
-		})
+		program, err := tinyProgram(h)
 		if err != nil {
 			f.Have, f.Severity, f.Remedy = tried(err), Failure, "use Linux 5.10 or newer, built with CONFIG_CGROUP_BPF"
 			if errors.Is(err, unix.EPERM) {
@@ -42,6 +37,16 @@ func checkHooks() []Finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// tinyProgram loads a program for a hook that does nothing. The caller closes it.
+func tinyProgram(h hook) (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type:         ebpf.CGroupSockAddr,
+		AttachType:   h.attach,
+		License:      "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
 }
 
 // tried words the result of a probe.

@@ -17,6 +17,7 @@ import (
 const (
 	allowOverride = 1 << 0 // BPF_F_ALLOW_OVERRIDE: alone, but one below may take its place
 	allowMulti    = 1 << 1 // BPF_F_ALLOW_MULTI: any number, here and below; links are this
+	before        = 1 << 3 // BPF_F_BEFORE: in front of all others of this cgroup
 )
 
 // blocker is a foreign program that was attached alone.

@@ -26,6 +26,7 @@ func Preflight(opts Options) []Finding {
 	all = append(all, checkHelpers())
 	all = append(all, checkLink(opts), checkLayout(), checkPidfd(), checkCookie(), checkUnprivileged())
 	all = append(all, checkForeign(opts)...)
+	all = append(all, CheckOrder(opts))
 	if opts.BPFFS != "" {
 		all = append(all, checkLoaded(opts))
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
@@ -17,22 +16,6 @@ import (
 
 // procDir is the proc filesystem in which the node's processes are seen.
 const procDir = "/proc"
-
-// cgroupRoot finds the node's root of cgroup v2. A container has a cgroup filesystem of
-// its own, so it is the mounts of the node's first process that count.
-func cgroupRoot(root string) (string, error) {
-	if root == "/" {
-		return loader.CgroupRoot()
-	}
-	mounts, err := proc.CgroupMounts(procDir + "/1/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	if len(mounts) == 0 {
-		return "", fmt.Errorf("find the node's cgroup v2: %w", loader.ErrNotCgroup2)
-	}
-	return filepath.Join(root, mounts[0].Point), nil
-}
 
 // newAgent makes an agent that knows the names, but no pods; it has no datapath yet.
 func (s *settings) newAgent(log *slog.Logger) (*agent, error) {

@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		return errors.New("root is needed to load BPF programs and to enter namespaces")
 	}
 	if s.opts.Cgroup == "" {
-		if s.opts.Cgroup, err = cgroupRoot(s.root); err != nil {
+		if s.opts.Cgroup, err = s.chooseCgroup(log); err != nil {
 			return err
 		}
 	}

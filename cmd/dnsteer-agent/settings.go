@@ -54,7 +54,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&s.socket, "socket", cnirpc.DefaultSocket, "unix `socket` for dnsteer-cni")
 	fs.StringVar(&s.state, "state", "/run/dnsteer/attachments", "`directory` that remembers pods over a restart; one that a reboot empties")
-	fs.StringVar(&s.opts.Cgroup, "cgroup", "", "`directory` of the cgroup (v2) to steer (default: the node's root)")
+	fs.StringVar(&s.opts.Cgroup, "cgroup", "", "`directory` of the cgroup (v2) to steer (default: the node's root, or that of its pods where others' programs would run before ours)")
 	fs.StringVar(&s.opts.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF `filesystem` for the pins")
 	fs.StringVar(&s.root, "host-root", "/", "`directory` where the node's files are; /proc/1/root in a container with hostPID")
 	fs.StringVar(&s.instance, "instance", "", "`UID` of the pod that this agent runs in")

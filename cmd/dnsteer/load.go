@@ -69,6 +69,9 @@ func loadCommand(_ context.Context, e env, args []string) error {
 		return err
 	}
 	d.Close()
+	if f := loader.CheckOrder(o); f.Severity != loader.OK {
+		fmt.Fprintf(e.stderr, "dnsteer: warning: %s\n", f)
+	}
 	fmt.Fprintf(e.stdout, "loaded for %s; nothing is steered until a resolver is enrolled ('dnsteer run')\n", o.Cgroup)
 	return nil
 }

@@ -92,6 +92,9 @@ func (s *service) run(ctx context.Context) error {
 		return keep(err, s.unlisten())
 	}
 	defer s.datapath.Close()
+	if f := loader.CheckOrder(s.opts); f.Severity != loader.OK {
+		s.say("warning: %s", f)
+	}
 	err := s.serve(ctx, hup)
 	if err != nil && s.adopted {
 		s.keep = true // as it was before we failed to start
