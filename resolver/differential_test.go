@@ -73,15 +73,18 @@ type way struct {
 	tcp    bool
 }
 
+// hashedZone is signed with NSEC3, the others with NSEC.
+const hashedZone = "example.net."
+
 func newDifferential(t *testing.T) *differential {
 	t.Helper()
 	client, server := testenv.NewLink(t)
 	d := &differential{client: client, direct: netip.MustParseAddrPort("192.0.2.53:53"), resolver: netip.MustParseAddrPort("127.0.0.1:15053"), conns: make(map[way]net.Conn)}
 	zones := make(map[string]string)
-	for _, origin := range []string{"example.org.", "2.0.192.in-addr.arpa."} {
+	for _, origin := range []string{"example.org.", "2.0.192.in-addr.arpa.", hashedZone} {
 		text := zoneText(t, origin)
 		d.owners = append(d.owners, ownersOf(t, origin, text)...)
-		zones[origin] = signed(t, origin, text)
+		zones[origin] = signed(t, origin, text, origin == hashedZone)
 	}
 	testenv.NSD(t, server, []netip.AddrPort{d.direct}, zones)
 	cmd := testenv.Command(t, roleServe, d.resolver.String(), d.direct.String())
@@ -214,7 +217,7 @@ func TestDifferential(t *testing.T) {
 		t.Errorf("only %d questions", questions)
 	}
 	// A nameserver that knows nothing would agree with us about all of it.
-	for kind, least := range map[string]int{"records": 400, "NODATA": 1000, "NXDOMAIN": 150, "referral": 100, "REFUSED": 40, "cached": 1200, "signed": 800, "chain": 200, "large": 15} {
+	for kind, least := range map[string]int{"records": 400, "NODATA": 1000, "NXDOMAIN": 150, "referral": 100, "REFUSED": 40, "cached": 1200, "signed": 800, "chain": 200, "large": 15, "NSEC3": 80} {
 		if kinds[kind] < least {
 			t.Errorf("%s: only %d of %d questions: %v", kind, kinds[kind], questions, kinds)
 		}
@@ -303,6 +306,9 @@ func kindsOf(m *dns.Msg) []string {
 	if m.Question[0].Qtype != dns.TypeRRSIG && (slices.ContainsFunc(m.Answer, isSignature) || slices.ContainsFunc(m.Ns, isSignature)) {
 		kinds = append(kinds, "signed")
 	}
+	if slices.ContainsFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeNSEC3 }) {
+		kinds = append(kinds, "NSEC3")
+	}
 	if len(m.Answer) > 1 && m.Answer[0].Header().Rrtype == dns.TypeCNAME {
 		kinds = append(kinds, "chain")
 	}
@@ -314,7 +320,7 @@ func kindsOf(m *dns.Msg) []string {
 
 var differentialTypes = []uint16{
 	dns.TypeA, dns.TypeAAAA, dns.TypeTXT, dns.TypeMX, dns.TypeNS, dns.TypeSOA, dns.TypeCNAME, dns.TypePTR, dns.TypeSRV,
-	dns.TypeHTTPS, dns.TypeSVCB, dns.TypeCAA, dns.TypeTLSA, dns.TypeNAPTR, dns.TypeDS, dns.TypeDNSKEY, dns.TypeNSEC,
+	dns.TypeHTTPS, dns.TypeSVCB, dns.TypeCAA, dns.TypeTLSA, dns.TypeNAPTR, dns.TypeDS, dns.TypeDNSKEY, dns.TypeNSEC, dns.TypeNSEC3PARAM,
 	dns.TypeRRSIG, dns.TypeANY, dns.TypeDNAME, 65280,
 }
 
@@ -328,6 +334,9 @@ func oddNames() []string {
 	}
 	for i := range names {
 		names[i] += ".example.org"
+	}
+	for _, name := range []string{"missing", "far.below.missing", "a.wild", "ent", "empty.ent", "x.ent", "below.web", "x.sub", "x.signedsub", hashOwner("web." + hashedZone)} {
+		names = append(names, name+"."+hashedZone)
 	}
 	return append(names, "2.2.0.192.in-addr.arpa", "129.128/26.2.0.192.in-addr.arpa", "1.113.0.203.in-addr.arpa", "www.example.com", ".")
 }

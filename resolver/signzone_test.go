@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"crypto"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -12,21 +13,22 @@ import (
 	"github.com/miekg/dns"
 )
 
-// signer makes a zone file a signed one (RFC 4035 section 2): DNSKEY, NSEC and RRSIG
-// records, without help of any tool.
+// signer makes a zone file a signed one (RFC 4035 section 2, RFC 5155 section 7): DNSKEY,
+// RRSIG, and NSEC or NSEC3 records, without help of any tool.
 type signer struct {
 	tb     testing.TB
 	origin string
 	key    *dns.DNSKEY
 	secret crypto.Signer
 	rrsets map[string]map[uint16][]dns.RR // by owner in lower case
+	hashed bool                           // NSEC3
 	out    strings.Builder
 }
 
-// signed returns the zone of text, signed.
-func signed(tb testing.TB, origin, text string) string {
+// signed returns the zone of text, signed, if hashed with NSEC3.
+func signed(tb testing.TB, origin, text string, hashed bool) string {
 	tb.Helper()
-	s := &signer{tb: tb, origin: origin, rrsets: make(map[string]map[uint16][]dns.RR)}
+	s := &signer{tb: tb, origin: origin, hashed: hashed, rrsets: make(map[string]map[uint16][]dns.RR)}
 	s.key = &dns.DNSKEY{
 		Hdr:   dns.RR_Header{Name: origin, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
 		Flags: dns.ZONE | dns.SEP, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
@@ -63,9 +65,13 @@ func (s *signer) sign() {
 			chain = append(chain, owner)
 		}
 	}
-	slices.SortFunc(chain, canonical)
-	for i, owner := range chain {
-		s.addNSEC(owner, chain[(i+1)%len(chain)])
+	if s.hashed {
+		s.addNSEC3(chain)
+	} else {
+		slices.SortFunc(chain, canonical)
+		for i, owner := range chain {
+			s.addNSEC(owner, chain[(i+1)%len(chain)])
+		}
 	}
 	for owner, types := range s.rrsets {
 		for typ, rrset := range types {
@@ -111,6 +117,39 @@ func (s *signer) addNSEC(owner, next string) {
 	slices.Sort(nsec.TypeBitMap)
 	s.add(nsec)
 }
+
+// addNSEC3 makes the chain of the owners' hashes, and of those of empty non-terminals. As
+// RFC 9276 has it there is no salt, and no iteration.
+func (s *signer) addNSEC3(owners []string) {
+	s.add(&dns.NSEC3PARAM{Hdr: dns.RR_Header{Name: s.origin, Rrtype: dns.TypeNSEC3PARAM, Class: dns.ClassINET}, Hash: dns.SHA1})
+	types := make(map[string][]uint16) // by hash
+	for _, owner := range owners {
+		var all []uint16
+		for typ := range s.rrsets[owner] {
+			all = append(all, typ)
+		}
+		if !s.isCut(owner) || s.rrsets[owner][dns.TypeDS] != nil {
+			all = append(all, dns.TypeRRSIG)
+		}
+		slices.Sort(all)
+		types[hashOwner(owner)] = all
+		for up := owner; up != s.origin; {
+			_, up, _ = strings.Cut(up, ".")
+			if s.rrsets[up] == nil {
+				types[hashOwner(up)] = nil
+			}
+		}
+	}
+	chain := slices.Sorted(maps.Keys(types))
+	for i, hash := range chain {
+		s.add(&dns.NSEC3{
+			Hdr:  dns.RR_Header{Name: strings.ToLower(hash) + "." + s.origin, Rrtype: dns.TypeNSEC3, Class: dns.ClassINET, Ttl: 60},
+			Hash: dns.SHA1, HashLength: 20, NextDomain: chain[(i+1)%len(chain)], TypeBitMap: types[hash],
+		})
+	}
+}
+
+func hashOwner(owner string) string { return dns.HashName(owner, dns.SHA1, 0, "") }
 
 func (s *signer) addRRSIG(rrset []dns.RR) {
 	now := time.Now()
