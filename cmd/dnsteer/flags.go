@@ -29,6 +29,7 @@ func (s *settings) add(fs *flag.FlagSet) {
 	fs.Func("only", "steer only queries to this nameserver `address` or prefix (repeatable)", prefixes(&s.only))
 	fs.Func("except", "leave queries to this nameserver `address` or prefix alone (repeatable)", prefixes(&s.except))
 	fs.BoolVar(&s.failClosed, "fail-closed", false, "refuse queries (EPERM) while the resolver is dead or hung, instead of letting them through")
+	fs.DurationVar(&s.hungAfter, "hung-after", hungAfter, "start a resolver again that has not answered for so `long`; 0 is never, to look at it with a debugger")
 	fs.BoolVar(&s.untagged, "no-tags", false, "receive on 127.0.0.1 and ::1 alone; the resolver then takes every query as one to the first nameserver")
 }
 

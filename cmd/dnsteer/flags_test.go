@@ -87,7 +87,7 @@ func TestHelp(t *testing.T) {
 		if code != 0 || errs != "" || !strings.HasPrefix(help, "Usage: dnsteer "+c.name) {
 			t.Errorf("%s -h: exit %d, stdout %q, stderr %q", c.name, code, help, errs)
 		}
-		if lines := strings.Count(help, "\n"); lines > 42 {
+		if lines := strings.Count(help, "\n"); lines > 44 {
 			t.Errorf("%s -h has %d lines", c.name, lines)
 		}
 	}
@@ -109,6 +109,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", "--resolver", "mine"}, "want own or none"},
 		{[]string{"run", "--resolver", "none", "--names", "f"}, "for our own resolver"},
 		{[]string{"run", "--port", "70000"}, "want 1 to 65535"},
+		{[]string{"run", "--hung-after", "-1s"}, "want a time, or 0"},
+		{[]string{"exec", "--hung-after", "-1s", "--", "true"}, "want a time, or 0"},
 		{[]string{"query"}, "want NAME"},
 		{[]string{"query", "a", "A", "b"}, "want NAME"},
 		{[]string{"version", "x"}, "unexpected argument"},

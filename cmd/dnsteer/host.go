@@ -30,6 +30,8 @@ type settings struct {
 	// forwardSpecial is resolver.Config.ForwardSpecial.
 	forwardSpecial bool
 	randomCase     bool // resolver.Config.RandomCase
+	// hungAfter is how long a resolver is silent that is started again; 0 is for ever.
+	hungAfter time.Duration
 
 	only       []netip.Prefix
 	except     []netip.Prefix
@@ -48,6 +50,7 @@ type host struct {
 	stderr    io.Writer
 	page      pageListener // where the worker serves its metrics; nil without
 	queryLog  int          // one query in so many is logged; 0 is none
+	restarts  restartLog
 
 	mu     sync.Mutex // one request at a time
 	worker *exec.Cmd

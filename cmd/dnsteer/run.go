@@ -44,6 +44,9 @@ func runCommand(ctx context.Context, e env, args []string) error {
 	if err := parse(e, fs, args, false); err != nil {
 		return err
 	}
+	if s.settings.hungAfter < 0 {
+		return usageError{fmt.Sprintf("run: --hung-after=%v: want a time, or 0", s.settings.hungAfter), "run"}
+	}
 	if s.queryLog < 0 {
 		return usageError{fmt.Sprintf("run: --query-log=%d: want one in how many, or 0", s.queryLog), "run"}
 	}
@@ -169,6 +172,13 @@ func (s *service) serve(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if s.foreign && s.page != nil {
 		go s.servePage(ctx)
+	}
+	if !s.foreign {
+		if l, err := s.restarts.listen(s.datapath.Port()); err == nil {
+			defer l.Close()
+		} else { // somebody has taken the name
+			s.say("warning: 'dnsteer status' will not tell of restarts: %v", err)
+		}
 	}
 	go s.watch(ctx)
 	s.supervise(ctx, hup)

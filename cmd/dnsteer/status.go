@@ -22,6 +22,9 @@ type state struct {
 	loader.Loaded
 	// Answers tells whether a resolver of dnsteer answers in this network namespace.
 	Answers bool `json:"resolver_answers"`
+	// Restarts are those of the resolver of "dnsteer run", if one runs in this network
+	// namespace.
+	Restarts *restarts `json:"restarts,omitempty"`
 	// Agent is what the node's agent tells, if this is the datapath that it uses.
 	Agent *agentstatus.Status `json:"agent,omitempty"`
 }
@@ -48,7 +51,7 @@ func statusCommand(ctx context.Context, e env, args []string) error {
 	states := make([]state, 0, len(loaded))
 	problems := false
 	for _, l := range loaded {
-		s := state{Loaded: l, Answers: answers(ctx, l.Port)}
+		s := state{Loaded: l, Answers: answers(ctx, l.Port), Restarts: askRestarts(l.Port)}
 		if agent != nil && agent.CgroupID == l.CgroupID {
 			s.Agent = agent
 		}
@@ -107,6 +110,9 @@ func (s state) print(w io.Writer) error {
 	fmt.Fprintf(t, "target\t127.0.0.1:%d, [::1]:%d\n", s.Port, s.Port)
 	fmt.Fprintf(t, "hooks\t%d of %d attached, layout %d\n", attached, len(s.Hooks), s.Layout)
 	fmt.Fprintf(t, "resolver\t%s\n", resolverIs)
+	if s.Restarts != nil {
+		fmt.Fprintf(t, "restarts\t%v\n", s.Restarts)
+	}
 	fmt.Fprintf(t, "leaks\t%s\n", s.leaks())
 	if s.Problem != "" {
 		fmt.Fprintf(t, "problem\t%s\n", s.Problem)

@@ -40,27 +40,21 @@ func (h *host) listenPatiently(port uint16) (*loader.Listeners, error) {
 	}
 }
 
-// supervise reloads on hup and starts the resolver again when it ends, until ctx ends.
-// Without resolver, queries go to their nameserver.
+// supervise reloads on hup and starts the resolver again when it ends or does not answer
+// any more, until ctx ends. Without resolver, queries go to their nameserver.
 func (h *host) supervise(ctx context.Context, hup <-chan os.Signal) {
 	var wait time.Duration
 	for started := time.Now(); ; {
-		select {
-		case <-ctx.Done():
+		reason, ok := h.awaitEnd(ctx, hup)
+		if !ok {
 			return
-		case <-hup:
-			if h.ended != nil { // we have a resolver
-				h.reload()
-			}
-			continue
-		case <-h.ended: // nil, and never ready, with --resolver=none
 		}
 		h.kill()
 		if time.Since(started) > restartMost {
 			wait = 0
 		}
-		h.say("the resolver has ended (%v); starting it again%s", h.worker.ProcessState, in(wait))
-		var ok bool
+		h.restarts.note(reason)
+		h.say("%s; starting it again%s", reason, in(wait))
 		if wait, ok = h.restart(ctx, wait); !ok {
 			return
 		}

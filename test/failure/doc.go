@@ -13,6 +13,7 @@
 //	the same, and it cannot start  connected sockets get no answer for up to 3 s, then that
 //	                               of their nameserver
 //	SIGSTOP of the resolver        queries of the first two seconds get no answer
+//	the same, for --hung-after     it is started again; its nameserver answers until then
 //	kill -9 of "dnsteer run"       nothing, but for connected sockets, which are refused
 //	                               until the next run, which adopts the datapath
 //	SIGTERM                        nothing; nothing is left

@@ -3,11 +3,15 @@
 package failure
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dnsteer/dnsteer/test/dnsteer"
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 const (
@@ -38,6 +42,73 @@ func TestResolverHung(t *testing.T) {
 		t.Errorf("%d queries were answered by a resolver that stood still", n)
 	}
 	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// TestHungResolverIsReplaced stops the resolver's process for good: nobody is without an
+// answer meanwhile, and when it has been silent for long enough, the next one serves.
+// Status tells why.
+func TestHungResolverIsReplaced(t *testing.T) {
+	w := newWorld(t)
+	service := w.run(t, "--hung-after", "5s")
+	load := w.load(t, shortPatience, Unconnected, PerQuery, TCP)
+	load.await("answered by the resolver", by(byTable, 0))
+	if got := w.restarts(t); got.Count != 0 || got.Reason != "" {
+		t.Errorf("restarts at first: %+v", got)
+	}
+	pause(t, service.Worker())
+	hung := now() + hangLimit
+	load.await("answered by its nameserver", by(byNameserver, hung))
+	service.AwaitStderr("the resolver has not answered for 5s; starting it again")
+	load.await("answered by the next resolver", by(byTable, now()))
+	queries := load.stop(0)
+	if got := w.restarts(t); got.Count == 0 || got.Reason != "the resolver has not answered for 5s" || got.Last.IsZero() {
+		t.Errorf("restarts: %+v", got)
+	}
+	if text := w.status(t); !strings.Contains(words(text), " ago: the resolver has not answered for 5s ") {
+		t.Errorf("status:\n%s", text)
+	}
+	_, _ = kill(t, service.Worker())
+	service.AwaitStderr("the resolver has ended (signal: killed); starting it again")
+	testenv.Eventually(t, awaitTimeout, func() error {
+		if got := w.restarts(t); got.Count < 2 || got.Reason != "the resolver has ended (signal: killed)" {
+			return fmt.Errorf("restarts: %+v", got)
+		}
+		return nil
+	})
+	service.Stop()
+	assertAnswered(t, since(queries, hung))
+	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// status is what 'dnsteer status' prints.
+func (w *world) status(t *testing.T, flags ...string) string {
+	t.Helper()
+	cmd := w.place.Command(t, append([]string{"status", "--bpffs", w.bpffs}, flags...)...)
+	out := new(bytes.Buffer)
+	cmd.Stdout, cmd.Stderr = out, out
+	w.place.Start(t, cmd)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("status: %v\n%s", err, out)
+	}
+	return out.String()
+}
+
+// restarts are those that status tells of.
+func (w *world) restarts(t *testing.T) (r struct {
+	Count  int
+	Last   time.Time
+	Reason string
+}) {
+	t.Helper()
+	var states []struct{ Restarts *json.RawMessage }
+	text := w.status(t, "--json")
+	if err := json.Unmarshal([]byte(text), &states); err != nil || len(states) != 1 || states[0].Restarts == nil {
+		t.Fatalf("status has no restarts: %v\n%s", err, text)
+	}
+	if err := json.Unmarshal(*states[0].Restarts, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // TestRunKilled kills the supervisor. The resolver notices, answers what has arrived
