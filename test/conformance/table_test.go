@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,6 +47,7 @@ func TestTable(t *testing.T) {
 }
 
 func (w *world) runShapes(t *testing.T, owner probe.Owner) {
+	w.seen = w.counts(t)
 	for _, sh := range shapes() {
 		if sh.resolver && !w.answers() {
 			continue // nobody to talk to on purpose
@@ -77,16 +79,20 @@ func (s state) listens() bool {
 	return false
 }
 
-// check runs a Spec and compares all that there is to see with what is expected.
+// check runs a Spec and compares all that there is to see with what is expected. Nothing
+// may have been counted since the last look at the counters.
 func (w *world) check(t *testing.T, spec probe.Spec) {
 	t.Helper()
 	want := w.expect(spec)
 	if want.Result.Errno != "EAGAIN" {
 		spec.Wait = 0 // no query is lost here: an answer may take its time
 	}
-	var got expected
-	got.Counts = w.counted(t, func() { got.Result = w.probe.Run(t, spec) })
+	got := expected{Result: w.probe.Run(t, spec)}
+	got.Counts = w.change(t)
 	got.Result.Local = anyPort(got.Result.Local)
+	if reflect.DeepEqual(want, got) {
+		return // as nearly always, and a tenth of the work of cmp
+	}
 	if diff := cmp.Diff(want, got, same()...); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", spec.Family, diff)
 	}

@@ -79,6 +79,8 @@ type world struct {
 	agent    bool // it is dnsteer-agent that resolves
 	blind    bool // the kernel has no BTF, so that the datapath sees less
 
+	seen counts // when the counters were last looked at
+
 	listeners *loader.Listeners // that outlive the resolver, or nil
 }
 
@@ -219,10 +221,18 @@ type verdict struct {
 // counted calls f and returns by how much it changed the counters.
 func (w *world) counted(tb testing.TB, f func()) counts {
 	tb.Helper()
-	before := w.counts(tb)
+	w.seen = w.counts(tb)
 	f()
+	return w.change(tb)
+}
+
+// change is by how much the counters have changed since they were last seen.
+func (w *world) change(tb testing.TB) counts {
+	tb.Helper()
+	before := w.seen
+	w.seen = w.counts(tb)
 	change := counts{}
-	for v, n := range w.counts(tb) {
+	for v, n := range w.seen {
 		if n != before[v] {
 			change[v] = n - before[v]
 		}

@@ -35,8 +35,7 @@ func Roles() testenv.Roles {
 
 // serveChild runs the Specs among its arguments, or those that come by stdin.
 func serveChild(args []string) int {
-	// The main thread is no Spec's: it could not be thrown away afterwards.
-	runtime.LockOSThread()
+	runtime.LockOSThread() // see threads
 	in := json.NewDecoder(os.Stdin)
 	if len(args) > 0 {
 		in = json.NewDecoder(strings.NewReader(strings.Join(args, "\n")))
@@ -48,9 +47,9 @@ func serveChild(args []string) int {
 		}
 		return in.Decode(new(string))
 	}
-	var maker *os.File
+	p := &prober{pause: pause, buf: make([]byte, biggestMessage)}
 	if _, err := unix.FcntlInt(makerFD, unix.F_GETFD, 0); err == nil && len(args) == 0 {
-		maker = os.NewFile(makerFD, "maker")
+		p.maker = os.NewFile(makerFD, "maker")
 	}
 	for {
 		var spec Spec
@@ -60,7 +59,7 @@ func serveChild(args []string) int {
 		}
 		var result Result
 		if err == nil {
-			result, err = run(spec, maker, pause)
+			result, err = p.run(spec)
 		}
 		if err == nil {
 			err = out.Encode(result)

@@ -9,15 +9,15 @@
 // its own, which a test puts into a cgroup and a network namespace:
 //
 //	parent                      child (role "probe")          maker (role "probe-maker")
-//	  | -- Spec, JSON, stdin -->  |  a fresh thread for each    |  UID 1337
+//	  | -- Spec, JSON, stdin -->  |  a thread for each owner    |  UID 1337
 //	  | <- Result, JSON, stdout - |  <---- SCM_RIGHTS ---------- |  sockets for owner "passed"
 //
 // The role "probe" also takes Specs as arguments and then ends, which is the way to try
 // one by hand.
 //
 // Calls are made with package unix and never with package net: that one caches the peer
-// name, retries, and picks among addresses. A Spec gets a fresh thread because a thread
-// is what the kernel gives credentials to; the thread dies with the Spec.
+// name, retries, and picks among addresses. Each owner has a thread of its
+// own, because a thread is what the kernel gives credentials to.
 //
 // Questions are DNS queries for TXT, each for a name of its own, so an answer says
 // which question it belongs to. Every receive has a deadline: a query that vanishes is

@@ -6,9 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -17,38 +15,37 @@ import (
 // biggestMessage is more than any answer of the tests.
 const biggestMessage = 65535
 
+// prober runs Specs, one at a time.
+type prober struct {
+	maker   *os.File // makes sockets for OwnerPassed; may be nil
+	pause   func() error
+	buf     []byte // for what is received
+	threads threads
+}
+
 // sequence is a Spec in progress.
 type sequence struct {
+	*prober
 	spec      Spec
 	fd        int
 	questions *questions
-	buf       []byte
 	answers   []Answer
-	pause     func() error
 }
 
-// run makes the calls of a Spec on a thread of their own, which dies with its
-// credentials when they are made.
-func run(spec Spec, maker *os.File, pause func() error) (result Result, err error) {
-	done := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		defer close(done)
-		result, err = runHere(spec, maker, pause)
-	}()
-	<-done
+// run makes the calls of a Spec on a thread of its owner's. An error means that it cannot
+// be run at all; what the calls on the socket say is in the Result.
+func (p *prober) run(spec Spec) (result Result, err error) {
+	p.threads.do(spec.Owner, func() { result, err = p.runHere(spec) })
 	return result, err
 }
 
-// runHere returns an error if the Spec cannot be run at all; what the calls on the
-// socket say is in the Result.
-func runHere(spec Spec, maker *os.File, pause func() error) (Result, error) {
-	fd, err := spec.open(maker)
+func (p *prober) runHere(spec Spec) (Result, error) {
+	fd, err := spec.open(p.maker)
 	if err != nil {
 		return Result{}, err
 	}
 	defer unix.Close(fd)
-	s := &sequence{spec: spec, fd: fd, questions: newQuestions(), buf: make([]byte, biggestMessage), pause: pause}
+	s := &sequence{prober: p, spec: spec, fd: fd, questions: newQuestions()}
 	var result Result
 	for _, step := range spec.Steps {
 		err := s.step(step)
@@ -106,11 +103,10 @@ func (s *sequence) step(step Step) error {
 func (s *sequence) tie(step Step) error {
 	index := 0
 	if step.Device != "" {
-		device, err := net.InterfaceByName(step.Device)
-		if err != nil {
+		var err error
+		if index, err = s.indexOf(step.Device); err != nil {
 			return err
 		}
-		index = device.Index
 	}
 	bigEndian := int(int32(binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, uint32(index)))))
 	switch step.Call {
@@ -128,6 +124,16 @@ func (s *sequence) tie(step Step) error {
 	}
 	info := s.spec.Family.pktInfo(index, step.Source)
 	return unix.SetsockoptString(s.fd, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, string(info[unix.CmsgLen(0):unix.CmsgLen(unix.SizeofInet6Pktinfo)]))
+}
+
+// indexOf returns the number of an interface.
+func (s *sequence) indexOf(device string) (int, error) {
+	request, err := unix.NewIfreq(device)
+	if err != nil {
+		return 0, err
+	}
+	err = unix.IoctlIfreq(s.fd, unix.SIOCGIFINDEX, request)
+	return int(request.Uint32()), err
 }
 
 // ask sends questions.
@@ -157,11 +163,9 @@ func (s *sequence) ask(step Step) error {
 	case step.PktInfo:
 		index := 0
 		if step.Device != "" {
-			device, err := net.InterfaceByName(step.Device)
-			if err != nil {
+			if index, err = s.indexOf(step.Device); err != nil {
 				return err
 			}
-			index = device.Index
 		}
 		_, err := unix.SendmsgN(s.fd, message, s.spec.Family.pktInfo(index, step.Source), to, 0)
 		return err
