@@ -12,10 +12,15 @@ import (
 // kernel work queue) and long beside the cost of asking.
 const pollInterval = 2 * time.Millisecond
 
+// longestInterval bounds how long the next question waits after an expensive one.
+const longestInterval = 500 * time.Millisecond
+
 // Eventually calls condition until it returns nil, and fails the test with its
 // last error if that does not happen before timeout. It is for state that
 // nobody announces; where there is a channel or a descriptor to wait on, wait on
-// that. The condition runs on the calling goroutine, so it may call tb.Fatal.
+// that. The condition runs on the calling goroutine, so it may call tb.Fatal. One that
+// takes long is asked less often: it leaves the machine at least half of the time to what
+// it waits for.
 func Eventually(tb testing.TB, timeout time.Duration, condition func() error) {
 	tb.Helper()
 	if err := poll(timeout, condition); err != nil {
@@ -27,9 +32,8 @@ func Eventually(tb testing.TB, timeout time.Duration, condition func() error) {
 func poll(timeout time.Duration, condition func() error) error {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		err := condition()
 		if err == nil {
 			return nil
@@ -37,7 +41,7 @@ func poll(timeout time.Duration, condition func() error) error {
 		select {
 		case <-deadline.C:
 			return fmt.Errorf("wait %v: %w", timeout, err)
-		case <-tick.C:
+		case <-time.After(min(max(time.Since(began), pollInterval), longestInterval)):
 		}
 	}
 }
