@@ -4,6 +4,7 @@ package kube
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -28,6 +29,8 @@ const (
 	readyTimeout = 2 * time.Minute
 	// probeTimeout is for one question whether the API server is ready.
 	probeTimeout = 2 * time.Second
+	// kubectlTimeout bounds one kubectl, beyond the --timeout of any that waits.
+	kubectlTimeout = 5 * time.Minute
 )
 
 // Site is where the processes of a control plane run.
@@ -171,10 +174,16 @@ func (c *ControlPlane) Apply(manifests string) {
 
 func (c *ControlPlane) kubectl(stdin string, args ...string) (string, error) {
 	c.tb.Helper()
-	cmd := Command(c.tb, "kubectl", append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
+	ctx, cancel := context.WithTimeoutCause(c.tb.Context(), kubectlTimeout, fmt.Errorf("it ran for %v", kubectlTimeout))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Binary(c.tb, "hyperkube"), append([]string{"kubectl", "--kubeconfig", c.Kubeconfig}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	if err != nil {
 		return stdout.String(), fmt.Errorf("run kubectl %q: %w: %s", args, err, &stderr)
 	}
 	return stdout.String(), nil
