@@ -48,21 +48,18 @@ race: ## the privileged tests under the race detector
 matrix: ## the privileged tests inside every kernel that Debian serves, or KERNEL=6.1 alone
 	go run ./test/matrix $(if $(KERNEL),-kernel $(KERNEL)) $(if $(LEVEL),-level $(LEVEL))
 
-# Programs that tests run, of modules of their own.
-BUILD_KUBE = cd test/kube/programs && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/.cache/kube/ \
-	-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes)"
-
-kube: ## build etcd and Kubernetes for tests, into .cache/kube (20 minutes once)
-	$(BUILD_KUBE) ./hyperkube
+kube: ## build etcd, Kubernetes, containerd and CoreDNS for tests, into .cache/kube (20 minutes once)
+	cd test/kube/programs && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/.cache/kube/ \
+		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes)" \
+		./hyperkube ./coredns tool
+	cd test/kube/containerd && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/.cache/kube/ -ldflags '-s -w' tool
 
 test-names: ## sources of names on real API servers (needs make kube)
 	go test $(RACE) -count=1 -timeout 20m ./cmd/internal/names/kube/live
 	go test -count=1 -tags kube -run 'TestCluster|TestRemoved' ./cmd/dnsteer-agent
 
 e2e: kube ## dnsteer on a whole Kubernetes (needs root and 'make deps-e2e'), or RUN=TestHybrid alone
-	$(BUILD_KUBE) ./coredns tool
-	cd test/kube/containerd && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CURDIR)/.cache/kube/ tool
-	go test -p 1 -count=1 -timeout 40m -v $(if $(RUN),-run $(RUN)) ./test/kube ./test/cluster ./test/e2e
+	go test -p 1 -count=1 -timeout 20m -v $(if $(RUN),-run $(RUN)) ./test/kube ./test/cluster ./test/e2e
 
 bench-names: ## freshness, memory and CPU of names of a cluster, or SERVICES=50000 (needs make kube)
 	go test -run '^$$' -bench Names -benchtime 1x -timeout 60m ./cmd/internal/names/kube/live

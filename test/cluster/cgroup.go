@@ -23,6 +23,11 @@ type hierarchy struct {
 	V2      bool
 }
 
+// hasMemory tells whether it is the v1 hierarchy of the memory controller.
+func (h hierarchy) hasMemory() bool {
+	return !h.V2 && slices.Contains(strings.Split(h.Options, ","), "memory")
+}
+
 // hierarchies lists those of this machine, as /proc/self/mountinfo has them.
 func hierarchies() ([]hierarchy, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")

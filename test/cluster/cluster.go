@@ -44,19 +44,19 @@ type Cluster struct {
 }
 
 // New runs a cluster until the test ends, and returns when its nodes and its DNS are
-// ready. One cluster at a time has the lab.
+// ready. Several may run at once.
 func New(tb testing.TB, shape Shape, r Runtime, nodes int) *Cluster {
 	tb.Helper()
 	began := time.Now()
 	c := &Cluster{tb: tb, logs: logDir(tb)}
-	newNetwork(tb)
-	Nameserver(tb)
-	c.images = images(tb)
+	c.images = images.Get(tb, func(dir string) []string { return makeImages(tb, dir) })
+	w := newNetwork(tb)
 	for i := range nodes {
-		n := newNode(tb, i+1, shape, c.logs)
+		n := newNode(tb, w, i+1, shape, c.logs)
 		n.runtime = r
 		c.Nodes = append(c.Nodes, n)
 	}
+	c.Nodes[0].RunNameserver()
 	c.startControl()
 	for _, n := range c.Nodes {
 		c.startNode(n)
@@ -94,13 +94,13 @@ func logDir(tb testing.TB) string {
 	return dir
 }
 
-// Nameserver is where the cluster's DNS asks about the rest of the world: 10.200.0.1.
-// It knows OutsideName, and that nothing else exists.
-func Nameserver(tb testing.TB) {
-	tb.Helper()
+// RunNameserver runs, at the node's Gateway, where the cluster's DNS asks about the rest
+// of the world. It knows OutsideName, and that nothing else exists.
+func (n *Node) RunNameserver() {
+	n.tb.Helper()
 	zone := "$TTL 300\n. SOA ns.invalid. admin.invalid. 1 3600 600 86400 60\n. NS ns.invalid.\n" +
 		OutsideName + ". A " + OutsideAddr + "\n"
-	testenv.NSD(tb, testenv.CurrentNetNS(tb), []netip.AddrPort{netip.AddrPortFrom(labAddr.Addr(), 53)}, map[string]string{".": zone})
+	testenv.NSD(n.tb, testenv.CurrentNetNS(n.tb), []netip.AddrPort{netip.AddrPortFrom(n.Gateway, 53)}, map[string]string{".": zone})
 }
 
 func (c *Cluster) startControl() {
@@ -148,7 +148,9 @@ func (c *Cluster) await(what string, args ...string) {
 	})
 }
 
-// dnsManifest is the usual configuration of CoreDNS.
+// dnsManifest is the usual configuration of CoreDNS, but for its sockets: the receive buffer
+// of one is full after half a second that a busy machine gives it no turn, and then it is
+// CoreDNS that loses queries. As it is, they wait for some seconds.
 const dnsManifest = `apiVersion: v1
 kind: ServiceAccount
 metadata: {name: coredns, namespace: kube-system}
@@ -172,6 +174,7 @@ metadata: {name: coredns, namespace: kube-system}
 data:
   Corefile: |
     .:53 {
+        multisocket 16
         errors
         health
         ready

@@ -27,8 +27,12 @@
 //	 (nameserver)    └── n2 10.200.0.12, pods 10.88.2.0/24
 //	services 10.96.0.0/16, the cluster's DNS 10.96.0.10
 //
+// The next cluster of a run has 10.200.1.0/24, and pods in 10.88.11.0/24 and 10.88.12.0/24.
+// Services are each cluster's own: nobody but its nodes has a way to them.
+//
 // # Invariants
 //
+//   - Whatever a test waits for is bounded, and says what it waited for.
 //   - The machine's mounts, routes, rules and sysctls stay as they are. Only cgroups
 //     called dnsteer-lab-PID-* appear, without limits, and go with the lab.
 //   - Nothing is downloaded: images are made of files of this machine, by package

@@ -24,11 +24,10 @@ const (
 	ClientImage = "example.org/client:1"
 )
 
-// Image writes an image's archive into the test's directory and returns its path.
-func Image(tb testing.TB, name string, entrypoint []string, files ...oci.File) string {
+// writeImage writes an image's archive into dir and returns its path.
+func writeImage(tb testing.TB, dir, name string, entrypoint []string, files ...oci.File) string {
 	tb.Helper()
-	path := filepath.Join(tb.TempDir(), "image.tar")
-	out, err := os.Create(path)
+	out, err := os.CreateTemp(dir, "*.tar")
 	if err != nil {
 		tb.Fatalf("write image: %v", err)
 	}
@@ -37,11 +36,13 @@ func Image(tb testing.TB, name string, entrypoint []string, files ...oci.File) s
 	if err := oci.Write(out, image, files); err != nil {
 		tb.Fatal(err)
 	}
-	return path
+	return out.Name()
 }
 
-// images are what every node has.
-func images(tb testing.TB) []string {
+// images are the archives of what every node has.
+var images Shared[[]string]
+
+func makeImages(tb testing.TB, dir string) []string {
 	tb.Helper()
 	pod := build(tb, "pod")
 	clients := []oci.File{
@@ -54,9 +55,9 @@ func images(tb testing.TB) []string {
 	}
 	clients = append(clients, withLibraries(tb, "/usr/bin/getent", clients[1].Source)...)
 	return []string{
-		Image(tb, pauseImage, []string{"/pod", "pause"}, oci.File{Path: "/pod", Source: pod}),
-		Image(tb, dnsImage, []string{"/coredns"}, oci.File{Path: "/coredns", Source: kube.Binary(tb, "coredns")}),
-		Image(tb, ClientImage, []string{"/bin/pod", "pause"}, clients...),
+		writeImage(tb, dir, pauseImage, []string{"/pod", "pause"}, oci.File{Path: "/pod", Source: pod}),
+		writeImage(tb, dir, dnsImage, []string{"/coredns"}, oci.File{Path: "/coredns", Source: kube.Binary(tb, "coredns")}),
+		writeImage(tb, dir, ClientImage, []string{"/bin/pod", "pause"}, clients...),
 	}
 }
 

@@ -56,7 +56,7 @@ conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeou
 func (n *Node) join(c *kube.ControlPlane) {
 	n.tb.Helper()
 	resolvConf := filepath.Join(runDir, "resolv.conf")
-	n.Write(resolvConf, fmt.Sprintf("nameserver %s\n", labAddr.Addr()))
+	n.Write(resolvConf, fmt.Sprintf("nameserver %s\n", n.Gateway))
 	config := filepath.Join(runDir, "kubelet.yaml")
 	n.Write(config, fmt.Sprintf(kubeletConfig, socket, DNSAddr, Domain, resolvConf))
 	n.run("kubelet", "--config="+config, "--kubeconfig="+c.KubeconfigOf(n.Name),

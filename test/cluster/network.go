@@ -7,24 +7,52 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
 
-const (
-	bridge = "lab0" // in the lab; nodes are its ports
-	uplink = "eth0" // of a node
-)
+const uplink = "eth0" // of a node
 
-// labAddr is the lab's own, and the nodes' way out, which leads nowhere further.
-var labAddr = netip.MustParsePrefix("10.200.0.1/24")
+// network is what the nodes of one cluster share. Its number is in all names and
+// addresses, so that several clusters can run at once.
+type network byte
 
-// newNetwork makes the bridge of the lab. One cluster at a time has it.
-func newNetwork(tb testing.TB) {
+// lastNetwork is the newest; each is used once.
+var lastNetwork atomic.Uint32
+
+// maxNetworks is how many the range of pods' addresses is divided for.
+const maxNetworks = 25
+
+// bridge is in the lab; nodes are its ports.
+func (w network) bridge() string { return fmt.Sprintf("lab%d", w) }
+
+// addr is the lab's own, and the nodes' way out, which leads nowhere further.
+func (w network) addr() netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(w), 1}), 24)
+}
+
+// node is the address of a node.
+func (w network) node(number int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 200, byte(w), byte(10 + number)})
+}
+
+// pods is where the pods of a node have their addresses.
+func (w network) pods(node int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, byte(w)*10 + byte(node), 0}), 24)
+}
+
+// newNetwork makes the bridge of a network.
+func newNetwork(tb testing.TB) network {
 	tb.Helper()
-	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
+	number := lastNetwork.Add(1) - 1
+	if number >= maxNetworks {
+		tb.Fatalf("make network: %d is the most that one run has", maxNetworks)
+	}
+	w := network(number)
+	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: w.bridge()}}
 	if err := netlink.LinkAdd(link); err != nil {
 		tb.Fatalf("make bridge: %v", err)
 	}
@@ -34,23 +62,24 @@ func newNetwork(tb testing.TB) {
 		}
 	})
 	lo, err := netlink.LinkByName("lo")
-	if err := errors.Join(err, netlink.AddrReplace(link, address(labAddr)), netlink.LinkSetUp(link)); err != nil {
+	if err := errors.Join(err, netlink.AddrReplace(link, address(w.addr())), netlink.LinkSetUp(link)); err != nil {
 		tb.Fatalf("set up bridge: %v", err)
 	}
 	if err := netlink.LinkSetUp(lo); err != nil {
 		tb.Fatalf("set up lo: %v", err)
 	}
+	return w
 }
 
 // connect joins the node to the bridge.
 func (n *Node) connect(number int) {
 	n.tb.Helper()
-	lab, err := netlink.LinkByName(bridge)
+	lab, err := netlink.LinkByName(n.network.bridge())
 	if err != nil {
 		n.tb.Fatalf("find bridge: %v", err)
 	}
 	port := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: fmt.Sprintf("port%d", number), MasterIndex: lab.Attrs().Index},
+		LinkAttrs:     netlink.LinkAttrs{Name: fmt.Sprintf("port%d.%d", n.network, number), MasterIndex: lab.Attrs().Index},
 		PeerName:      uplink,
 		PeerNamespace: netlink.NsPid(n.pid),
 	}
@@ -65,9 +94,9 @@ func (n *Node) connect(number int) {
 		}
 		return errors.Join(
 			inside.LinkSetUp(lo),
-			inside.AddrAdd(eth, address(netip.PrefixFrom(n.Addr, labAddr.Bits()))),
+			inside.AddrAdd(eth, address(netip.PrefixFrom(n.Addr, n.network.addr().Bits()))),
 			inside.LinkSetUp(eth),
-			inside.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: labAddr.Addr().AsSlice()}),
+			inside.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: n.Gateway.AsSlice()}),
 		)
 	})
 }

@@ -4,16 +4,20 @@ package cluster
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,11 +38,13 @@ const (
 
 // Node is a machine of the cluster.
 type Node struct {
-	Name string
-	Addr netip.Addr
-	Pods netip.Prefix // where its pods have their addresses
+	Name    string
+	Addr    netip.Addr
+	Gateway netip.Addr   // the lab's, where RunNameserver has one
+	Pods    netip.Prefix // where its pods have their addresses
 
 	tb      testing.TB
+	network network
 	shape   Shape
 	runtime Runtime
 	pid     int      // of the node's process 1
@@ -57,24 +63,25 @@ type nodeConfig struct {
 }
 
 // NewNode makes a node with the reference plugins of CNI and nothing that runs on it.
-// It is alone in the lab: a test has a cluster or nodes of this kind.
+// It is alone in its network.
 func NewNode(tb testing.TB, shape Shape) *Node {
 	tb.Helper()
-	newNetwork(tb)
-	n := newNode(tb, 1, shape, logDir(tb))
+	n := newNode(tb, newNetwork(tb), 1, shape, logDir(tb))
 	n.installPlugins()
 	return n
 }
 
 // newNode makes a node without anything that runs on it yet.
-func newNode(tb testing.TB, number int, shape Shape, logs string) *Node {
+func newNode(tb testing.TB, w network, number int, shape Shape, logs string) *Node {
 	tb.Helper()
 	n := &Node{
-		Name:  fmt.Sprintf("n%d", number),
-		Addr:  netip.AddrFrom4([4]byte{10, 200, 0, byte(10 + number)}),
-		Pods:  netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, byte(number), 0}), 24),
-		tb:    tb,
-		shape: shape,
+		Name:    fmt.Sprintf("n%d", number),
+		Addr:    w.node(number),
+		Gateway: w.addr().Addr(),
+		Pods:    w.pods(number),
+		tb:      tb,
+		network: w,
+		shape:   shape,
 	}
 	n.logs = filepath.Join(logs, n.Name)
 	if err := os.MkdirAll(n.logs, 0o755); err != nil {
@@ -84,11 +91,15 @@ func newNode(tb testing.TB, number int, shape Shape, logs string) *Node {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	if shape == Hybrid && !slices.ContainsFunc(all, hierarchy.hasMemory) {
+		tb.Fatalf("make a node of shape hybrid: the memory controller is not in a cgroup v1 hierarchy of this machine: " +
+			"boot it with systemd.unified_cgroup_hierarchy=0, or run what is unified: make e2e RUN=Unified")
+	}
 	prefix := os.Getenv(labEnv)
 	if prefix == "" {
 		tb.Fatal("make a node: not in a lab: the package needs func TestMain(m *testing.M) { cluster.Main(m) }")
 	}
-	name := prefix + n.Name
+	name := fmt.Sprintf("%s%d-%s", prefix, w, n.Name)
 	tb.Cleanup(func() {
 		if err := removeCgroups(name); err != nil {
 			tb.Error(err)
@@ -149,11 +160,31 @@ func (n *Node) Place(cmd *exec.Cmd) *exec.Cmd {
 // fails if the program does.
 func (n *Node) Run(args ...string) string {
 	n.tb.Helper()
-	out, err := n.Command(args...).CombinedOutput()
+	out, err := bounded(n.Command(args...))
 	if err != nil {
 		n.tb.Fatalf("run %q on %s: %v\n%s", args, n.Name, err, out)
 	}
-	return string(out)
+	return out
+}
+
+// commandTimeout bounds a program that a test waits for.
+const commandTimeout = 5 * time.Minute
+
+// bounded runs a command to its end, or kills it, and returns what it printed.
+func bounded(cmd *exec.Cmd) (string, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &out, time.Second
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	var late atomic.Bool
+	timer := time.AfterFunc(commandTimeout, func() { late.Store(true); _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	err := cmd.Wait()
+	if late.Load() {
+		err = fmt.Errorf("it ran for %v: %w", commandTimeout, err)
+	}
+	return out.String(), err
 }
 
 // alive returns an error if one of the node's daemons has ended.

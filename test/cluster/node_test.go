@@ -14,8 +14,7 @@ func TestMain(m *testing.M) { Main(m) }
 func TestNode(t *testing.T) {
 	for _, shape := range []Shape{Hybrid, Unified} {
 		t.Run(string(shape), func(t *testing.T) {
-			newNetwork(t)
-			n := newNode(t, 1, shape, t.TempDir())
+			n := newNode(t, newNetwork(t), 1, shape, t.TempDir())
 			if got := strings.TrimSpace(n.Run("/bin/hostname")); got != "n1" {
 				t.Errorf("host name: %q", got)
 			}

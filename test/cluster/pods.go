@@ -85,6 +85,28 @@ func (c *Cluster) Pods(namespace, selector string) []Pod {
 type Counts struct {
 	Outcomes map[string]map[string]int // how often each name had each outcome
 	Lost     []time.Time               // when queries were sent, or a little before, that had no answer
+	Settled  time.Time                 // before which no query was sent that still waits
+}
+
+// Lookup is what one C library of a pod found.
+type Lookup struct {
+	Library string // glibc, musl, or busybox, which asks by itself
+	Found   bool
+	Output  string
+}
+
+// Lookup has every C library of a pod look a name up.
+func (c *Cluster) Lookup(pod, name string) []Lookup {
+	c.tb.Helper()
+	out, err := c.Exec(pod, "/bin/pod", "lookup", name)
+	var results []Lookup
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &results)
+	}
+	if err != nil || len(results) == 0 {
+		c.tb.Fatalf("look %s up in %s: %v\n%s", name, pod, err, out)
+	}
+	return results
 }
 
 // CountsOf asks a pod, by its address, for what it counted so far.

@@ -126,7 +126,8 @@ func (n *Node) startRuntime() {
 		if err := containerd.Alive(); err != nil {
 			n.tb.Fatalf("start containerd on %s: %v:\n%s", n.Name, err, containerd.Tail())
 		}
-		return n.ctr("version").Run()
+		_, err := bounded(n.ctr("version"))
+		return err
 	})
 }
 
@@ -140,7 +141,7 @@ func (n *Node) installPlugins() {
 // Load puts an image's archive into the node's containerd, where kubelet finds it.
 func (n *Node) Load(archive string) {
 	n.tb.Helper()
-	if out, err := n.ctr("images", "import", archive).CombinedOutput(); err != nil {
+	if out, err := bounded(n.ctr("images", "import", archive)); err != nil {
 		n.tb.Fatalf("load image into %s: %v\n%s", n.Name, err, out)
 	}
 }

@@ -97,10 +97,7 @@ func away(t *testing.T, w *world) {
 		t.Errorf("the node is not ready, or was not: %+v", now)
 	}
 	w.comeBack(t, n)
-	testenv.Eventually(t, settleTimeout, func() error {
-		_, err := w.Exec("late", lookups["glibc"](tableName)...)
-		return err
-	})
+	w.awaitAddr(t, "late", tableName, tableAddr)
 	w.awaitSteered(t, 200)
 	w.settle(t)
 	w.report(t, from, outage{}, tableAddr, unknown)

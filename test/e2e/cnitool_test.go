@@ -30,12 +30,12 @@ const chain = `{"cniVersion": %q, "name": "pods", "plugins": [
 // Behind the reference plugins, in every version of the specification, cnitool drives
 // the plugin that the agent installed: what is added is steered, what is deleted is not.
 func TestCNITool(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t, cluster.Hybrid)
-	cluster.Nameserver(t)
-	n.Write("/etc/resolv.conf", "nameserver 10.200.0.1\n")
+	n.RunNameserver()
+	n.Write("/etc/resolv.conf", fmt.Sprintf("nameserver %s\n", n.Gateway))
 	n.Write("/etc/dnsteer/names.yaml", fmt.Sprintf("names: {%s: [%s]}\n", tableName, tableAddr))
-	bin := t.TempDir()
-	goBuild(t, bin, "github.com/dnsteer/dnsteer/cmd/...")
+	bin := binaries(t)
 	for main, config := range mains {
 		for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 			t.Run(main+"/"+version, func(t *testing.T) {

@@ -47,8 +47,5 @@ func installAgain(t *testing.T, w *world) {
 	w.Kubectl("apply", "-k", overlayDir(t))
 	w.awaitAgents(t)
 	w.awaitSteered(t, 200)
-	testenv.Eventually(t, settleTimeout, func() error {
-		_, err := w.Exec("after-death", lookups["glibc"](tableName)...)
-		return err
-	})
+	w.awaitAddr(t, "after-death", tableName, tableAddr)
 }

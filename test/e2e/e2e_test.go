@@ -13,12 +13,22 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-func TestHybrid(t *testing.T)  { story(t, cluster.Hybrid, cluster.Containerd(), life) }
-func TestUnified(t *testing.T) { story(t, cluster.Unified, cluster.Containerd(), life) }
+func TestHybrid(t *testing.T) {
+	t.Parallel()
+	story(t, cluster.Hybrid, cluster.Containerd(), life)
+}
+
+func TestUnified(t *testing.T) {
+	t.Parallel()
+	story(t, cluster.Unified, cluster.Containerd(), life)
+}
 
 // With containerd 1.6 pods are steered likewise, also when the agents have died, and what
 // they left is taken off after all.
-func TestOldContainerd(t *testing.T) { story(t, cluster.Hybrid, cluster.OldContainerd(), death) }
+func TestOldContainerd(t *testing.T) {
+	t.Parallel()
+	story(t, cluster.Hybrid, cluster.OldContainerd(), death)
+}
 
 // world is a cluster and what the story has made in it so far.
 type world struct {
@@ -64,8 +74,7 @@ var death = []step{
 // story runs steps in a cluster. A step needs those before it, so the first that fails
 // ends it.
 func story(t *testing.T, shape cluster.Shape, r cluster.Runtime, steps []step) {
-	w := &world{Cluster: cluster.New(t, shape, r, 2), bin: t.TempDir()}
-	goBuild(t, w.bin, "github.com/dnsteer/dnsteer/cmd/...", "github.com/dnsteer/dnsteer/deploy/image")
+	w := &world{Cluster: cluster.New(t, shape, r, 2), bin: binaries(t)}
 	for _, n := range w.Nodes {
 		w.conflists = append(w.conflists, n.Read(conflistPath))
 	}
@@ -86,23 +95,34 @@ const (
 	nextImage = "ghcr.io/dnsteer/dnsteer:next"
 )
 
+// archives are the images, by name.
+var archives = map[string]*cluster.Shared[string]{image: {}, nextImage: {}}
+
 // makeImage is make image under another name; it returns the archive.
 func (w *world) makeImage(t *testing.T, name string) string {
 	t.Helper()
-	archive := filepath.Join(t.TempDir(), "image.tar")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(w.bin, "image"), "-name", name, "-from", w.bin, "-o", archive)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make image: %v\n%s", err, out)
-	}
-	return archive
+	return archives[name].Get(t, func(dir string) string {
+		archive := filepath.Join(dir, "image.tar")
+		cmd := exec.CommandContext(t.Context(), filepath.Join(w.bin, "image"), "-name", name, "-from", w.bin, "-o", archive)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("make image: %v\n%s", err, out)
+		}
+		return archive
+	})
 }
 
-// goBuild builds static programs into a directory.
-func goBuild(t *testing.T, dir string, packages ...string) {
+var built cluster.Shared[string]
+
+// binaries is a directory of dnsteer's programs, static, and of the one that makes images.
+func binaries(t *testing.T) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-trimpath", "-o", dir}, packages...)...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build dnsteer: %v\n%s", err, out)
-	}
+	return built.Get(t, func(dir string) string {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", dir,
+			"github.com/dnsteer/dnsteer/cmd/...", "github.com/dnsteer/dnsteer/deploy/image")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build dnsteer: %v\n%s", err, out)
+		}
+		return dir
+	})
 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,20 +50,12 @@ spec:
 `, name, node, cluster.ClientImage, tableName, serviceName, cluster.OutsideName)
 }
 
-// lookups are the commands that look a name up, by C library.
-var lookups = map[string]func(name string) []string{
-	"glibc":   func(name string) []string { return []string{"/usr/bin/getent", "ahostsv4", name} },
-	"musl":    func(name string) []string { return []string{"/bin/lookup-musl", name} },
-	"busybox": func(name string) []string { return []string{"/bin/busybox", "nslookup", "-type=a", name} },
-}
-
 // wantAddr has every C library of a pod look a name up.
 func (w *world) wantAddr(t *testing.T, pod, name, addr string) {
 	t.Helper()
-	for library, command := range lookups {
-		out, err := w.Exec(pod, command(name)...)
-		if err != nil || !slices.Contains(strings.Fields(out), addr) {
-			t.Errorf("%s in %s: %s is not %s: %v\n%s", library, pod, name, addr, err, out)
+	for _, l := range w.Lookup(pod, name) {
+		if !l.Found || !slices.Contains(strings.Fields(l.Output), addr) {
+			t.Errorf("%s in %s: %s is not %s: found %v\n%s", l.Library, pod, name, addr, l.Found, l.Output)
 		}
 	}
 }
@@ -72,20 +63,29 @@ func (w *world) wantAddr(t *testing.T, pod, name, addr string) {
 // wantNothing wants that no C library of a pod finds a name.
 func (w *world) wantNothing(t *testing.T, pod, name string) {
 	t.Helper()
-	for library, command := range lookups {
-		if out, err := w.Exec(pod, command(name)...); err == nil {
-			t.Errorf("%s in %s found %s:\n%s", library, pod, name, out)
+	for _, l := range w.Lookup(pod, name) {
+		if l.Found {
+			t.Errorf("%s in %s found %s:\n%s", l.Library, pod, name, l.Output)
 		}
 	}
+}
+
+// awaitAddr returns when a pod finds a name, and fails if it finds something else.
+func (w *world) awaitAddr(t *testing.T, pod, name, addr string) {
+	t.Helper()
+	testenv.Eventually(t, settleTimeout, func() error {
+		out, err := w.Exec(pod, "/usr/bin/getent", "ahostsv4", name)
+		if err == nil && !slices.Contains(strings.Fields(out), addr) {
+			t.Fatalf("%s in %s is not %s: %s", name, pod, addr, out)
+		}
+		return err
+	})
 }
 
 // ranBefore: pods are steered that never heard of dnsteer, without a restart.
 func ranBefore(t *testing.T, w *world) {
 	for _, pod := range []string{"before-1", "before-2"} {
-		testenv.Eventually(t, settleTimeout, func() error {
-			_, err := w.Exec(pod, lookups["glibc"](tableName)...)
-			return err
-		})
+		w.awaitAddr(t, pod, tableName, tableAddr)
 		w.wantAddr(t, pod, tableName, tableAddr)
 	}
 	restarts := w.Kubectl("get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}")
@@ -122,9 +122,9 @@ func newPods(t *testing.T, w *world) {
 		}
 	}
 	// A pod that chose its own nameserver and search list.
-	w.Apply(clientPod("own-dns", "n1", `  dnsPolicy: None
-  dnsConfig: {nameservers: [10.200.0.1], searches: [cluster2.example.org], options: [{name: ndots, value: "1"}]}
-`))
+	w.Apply(clientPod("own-dns", "n1", fmt.Sprintf(`  dnsPolicy: None
+  dnsConfig: {nameservers: [%s], searches: [cluster2.example.org], options: [{name: ndots, value: "1"}]}
+`, w.Nodes[0].Gateway)))
 	w.AwaitPod("own-dns")
 	w.wantAddr(t, "own-dns", tableName, tableAddr)
 	w.wantAddr(t, "own-dns", "reviews", tableAddr)
@@ -146,6 +146,7 @@ func leftAlone(t *testing.T, w *world) {
 // clusterDNS: what the cluster's own DNS says is unharmed, and it asks the world as
 // before.
 func clusterDNS(t *testing.T, w *world) {
+	w.Apply("apiVersion: v1\nkind: Service\nmetadata: {name: fresh}\nspec: {clusterIP: 10.96.7.7, ports: [{port: 80}]}\n")
 	for _, pod := range []string{"before-1", "before-2"} {
 		w.wantAddr(t, pod, serviceName, serviceAddr)
 		w.wantAddr(t, pod, cluster.OutsideName, cluster.OutsideAddr)
@@ -153,13 +154,7 @@ func clusterDNS(t *testing.T, w *world) {
 	}
 	// The source of names: Services by another domain than the cluster's.
 	w.wantAddr(t, "before-1", "kubernetes.default.svc.here.example.org", serviceAddr)
-	// A Service that is made now is known at once.
-	w.Apply("apiVersion: v1\nkind: Service\nmetadata: {name: fresh}\nspec: {clusterIP: 10.96.7.7, ports: [{port: 80}]}\n")
-	testenv.Eventually(t, settleTimeout, func() error {
-		out, err := w.Exec("before-1", lookups["glibc"]("fresh")...)
-		if err == nil && !strings.Contains(out, "10.96.7.7") {
-			return errors.New("wrong address: " + out)
-		}
-		return err
-	})
+	// The Service of a moment ago is known: who asked before the cluster's DNS knew it would
+	// be told for half a minute that it does not exist.
+	w.awaitAddr(t, "before-1", "fresh", "10.96.7.7")
 }

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +54,40 @@ func status(t *testing.T, w *world) {
 		n.Run(dnsteer, "leaks", "--for", "3s") // fails if there is one
 	}
 	w.wantMetrics(t)
+	w.wantConfined(t)
+}
+
+// confinement is what deploy/ asks for, as /proc/PID/status and mountinfo have it: user and
+// group 1337 without groups, a seccomp filter, and a root that nobody can write to.
+var confinement = map[string]*regexp.Regexp{
+	"status":    regexp.MustCompile(`(?s)\nUid:\t1337\t1337\t1337\t1337\nGid:\t1337\t1337\t1337\t1337\n.*\nGroups:[\t ]*\n.*\nSeccomp:\t2\n`),
+	"mountinfo": regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ / ro,`),
+}
+
+// wantConfined wants every agent to run like that. Its log says what capabilities it keeps
+// and why (TestPrivilege of the agent).
+func (w *world) wantConfined(t *testing.T) {
+	t.Helper()
+	for _, n := range w.Nodes {
+		testenv.Eventually(t, settleTimeout, func() error { // a probe is the same program, and root
+			pids := n.Processes("dnsteer-agent")
+			if len(pids) == 0 {
+				return fmt.Errorf("no agent runs on %s", n.Name)
+			}
+			for _, pid := range pids {
+				for file, want := range confinement {
+					text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+					if err != nil || !want.Match(text) {
+						return fmt.Errorf("%s of an agent on %s: %w\n%s", file, n.Name, err, text)
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if log := w.Kubectl("-n", namespace, "logs", daemonSet); !strings.Contains(log, "keep capability") {
+		t.Errorf("the agent does not say what it holds: %s", log)
+	}
 }
 
 // wantMetrics wants every node's agent to serve them at the node's address, but no profiles.

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// patience is how long one query waits. No query is repeated: a lost one counts.
-	patience = 4 * time.Second
+	// patience is how long one query waits. No query is repeated: a lost one counts, and
+	// one that a busy machine has yet to answer is not lost.
+	patience = 10 * time.Second
 	// countsAddr is where the counts are, over HTTP.
 	countsAddr = ":8053"
 )
@@ -32,6 +33,11 @@ type counts struct {
 	Outcomes map[string]map[string]int
 	// Lost is when the queries were sent, or a little before, that had no answer.
 	Lost []time.Time
+	// Settled is before which no query was sent that still waits.
+	Settled time.Time
+
+	last    int
+	waiting map[int]time.Time // since when, by number
 }
 
 // load asks the first nameserver of resolv.conf for each name, rate times a second,
@@ -41,12 +47,12 @@ func load(ctx context.Context, rate int, connected bool, names []string) error {
 	if err != nil {
 		return err
 	}
-	c := &counts{Outcomes: map[string]map[string]int{}, Lost: []time.Time{}}
+	c := &counts{Outcomes: map[string]map[string]int{}, Lost: []time.Time{}, waiting: map[int]time.Time{}}
 	for _, name := range names {
 		c.Outcomes[name] = map[string]int{}
 		go every(ctx, time.Second/time.Duration(rate), func() {
-			sent := time.Now()
-			c.add(name, sent, ask(server, connected, name))
+			number := c.begin()
+			c.end(number, name, ask(server, connected, name))
 		})
 	}
 	web := &http.Server{Addr: countsAddr, Handler: c}
@@ -70,18 +76,35 @@ func every(ctx context.Context, period time.Duration, f func()) {
 	}
 }
 
-func (c *counts) add(name string, sent time.Time, outcome string) {
+// begin notes a query that is about to be sent.
+func (c *counts) begin() (number int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	c.waiting[c.last] = time.Now()
+	return c.last
+}
+
+// end counts its outcome.
+func (c *counts) end(number int, name, outcome string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.Outcomes[name][outcome]++
 	if outcome == timedOut || outcome == refused {
-		c.Lost = append(c.Lost, sent)
+		c.Lost = append(c.Lost, c.waiting[number])
 	}
+	delete(c.waiting, number)
 }
 
 func (c *counts) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.Settled = time.Now()
+	for _, since := range c.waiting {
+		if since.Before(c.Settled) {
+			c.Settled = since
+		}
+	}
 	_ = json.NewEncoder(w).Encode(c) // who asked has gone
 }
 

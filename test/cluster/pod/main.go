@@ -4,6 +4,7 @@
 //
 //	pod pause                          waits for SIGTERM
 //	pod load [-rate N] NAME ...        asks for names all the time, see load
+//	pod lookup NAME                    has every C library look a name up, see lookup
 //
 // Anything else is started by "kubectl exec" in the same container.
 package main
@@ -28,7 +29,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to do: pause or load")
+		return errors.New("say what to do: pause, load or lookup")
 	}
 	// Process 1 has no default action for signals: unasked, SIGTERM does nothing.
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
@@ -46,6 +47,11 @@ func run(args []string) error {
 			return err
 		}
 		return load(ctx, *rate, *connected, fs.Args())
+	case "lookup":
+		if len(args) != 2 {
+			return errors.New("look a name up: say which")
+		}
+		return lookup(ctx, os.Stdout, args[1])
 	}
 	return fmt.Errorf("no such thing to do: %q", args[0])
 }
