@@ -149,9 +149,10 @@ func (d *draft) settle(at *entry, said []*entry) {
 	d.names = d.names.put(d.by, &top)
 	if !at.says(&top) {
 		d.changed.add(top.name)
-		d.dropPointers(at)
-		d.addPointers(&top)
 	}
+	// Even those that stay the same: they may hold on to the entry.
+	d.dropPointers(at)
+	d.addPointers(&top)
 }
 
 // remove takes the records of a name away. The name stays if others are below it.

@@ -243,7 +243,11 @@ func (l *Layer) entry(n *Name) (*entry, error) {
 	}
 	e := &entry{name: name, ttl: min(n.TTL, maxTTL), from: n.From, shared: n.Shared}
 	packed, err := n.pack(name)
-	e.records = packed
+	if packed != "" {
+		// One piece of memory has room to spare less often than two.
+		both := string(name) + string(packed)
+		e.name, e.records = wireName(both[:len(name)]), records(both[len(name):])
+	}
 	return e, err
 }
 

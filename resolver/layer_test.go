@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 // naive is the model of Names: everything is worked out anew for each question.
@@ -234,5 +236,34 @@ func checkModel(t *testing.T, when string, all *Names, layers []*Layer, model na
 		if names, got := l.Count(); names != len(model[i]) || got != hidden {
 			t.Errorf("%s: %s has %d names, %d hidden, want %d, %d", when, l.name, names, got, len(model[i]), hidden)
 		}
+	}
+}
+
+// Names that are told anew, the same from another origin, leave nothing of the old ones
+// behind: what their addresses give back refers to the names.
+func TestNamesToldAnew(t *testing.T) {
+	const many = 20_000
+	names := NewNames()
+	l := names.AddLayer("cluster")
+	tell := func() uint64 {
+		from := l.Origin(func() string { return "cluster" })
+		if err := l.Replace(func(yield func(Name) bool) {
+			for i := range many {
+				addrs := []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}
+				if !yield(Name{Name: fmt.Sprintf("a-service-%d.example.org", i), Addrs: addrs, Pointers: addrs, TTL: 5, From: from}) {
+					return
+				}
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return testenv.Heap()
+	}
+	first := tell()
+	if again := tell(); again > first+many*32 {
+		t.Errorf("%d octets, then %d", first, again)
+	}
+	if n := names.Table().Names(); n != many {
+		t.Errorf("%d names", n)
 	}
 }

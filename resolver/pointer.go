@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"bytes"
+	"net"
 	"slices"
 	"strconv"
 )
@@ -15,11 +16,88 @@ const maxPointers = 16
 
 // reverse is what an address gives back: PTR records that no source wrote. The
 // sources say which addresses do; wildcards and the aliases of a hosts line do not.
-// It never changes.
-type reverse struct {
-	addr  string // four octets or sixteen
-	first pointer
-	rest  *[]pointer // nil for most
+// It never changes. Nil is nothing.
+type reverse interface {
+	key() string // the address, four octets or sixteen
+	first() pointer
+	pointers() []pointer
+}
+
+// sole4 and sole6 are the reverse of the only address of their family that an entry lets
+// give its name back, where no other name does so. Most are such: half a million
+// endpoints need no octet more for it.
+type (
+	sole4 entry
+	sole6 entry
+)
+
+func (s *sole4) key() string         { addr, _ := (*entry)(s).pointing(kindA); return addr }
+func (s *sole4) first() pointer      { return (*entry)(s).pointer() }
+func (s *sole4) pointers() []pointer { return []pointer{s.first()} }
+
+func (s *sole6) key() string         { addr, _ := (*entry)(s).pointing(kindAAAA); return addr }
+func (s *sole6) first() pointer      { return (*entry)(s).pointer() }
+func (s *sole6) pointers() []pointer { return []pointer{s.first()} }
+
+// common is the reverse of all other addresses.
+type common struct {
+	addr string
+	name pointer
+	rest *[]pointer // nil if there is one name
+}
+
+func (c *common) key() string    { return c.addr }
+func (c *common) first() pointer { return c.name }
+
+func (c *common) pointers() []pointer {
+	all := []pointer{c.name}
+	if c.rest != nil {
+		all = append(all, *c.rest...)
+	}
+	return all
+}
+
+// newReverse makes the reverse of an address whose names an entry is not alone to give.
+func newReverse(addr string, all []pointer) reverse {
+	c := &common{addr: addr, name: all[0]}
+	if len(all) > 1 {
+		rest := slices.Clone(all[1:])
+		c.rest = &rest
+	}
+	return c
+}
+
+// reverseOf makes the reverse of an address of an entry, which is alone to give it a name.
+func (e *entry) reverseOf(addr string) reverse {
+	switch _, n := e.pointing(addressKind(len(addr))); {
+	case n > 1:
+		return &common{addr: addr, name: e.pointer()}
+	case len(addr) == net.IPv4len:
+		return (*sole4)(e)
+	default:
+		return (*sole6)(e)
+	}
+}
+
+// pointing is the first address of a kind that gives the entry's name back, and how many
+// there are.
+func (e *entry) pointing(kind byte) (addr string, n int) {
+	for k, rdata := range e.records.each {
+		if k == kind|kindPointer {
+			if n == 0 {
+				addr = rdata
+			}
+			n++
+		}
+	}
+	return addr, n
+}
+
+func pointersOf(r reverse) []pointer {
+	if r == nil {
+		return nil
+	}
+	return r.pointers()
 }
 
 // pointer is one name that an address gives back.
@@ -29,17 +107,8 @@ type pointer struct {
 	layer uint32 // its rank
 }
 
-func (r *reverse) key() string { return r.addr }
-
-func (r *reverse) pointers() []pointer {
-	if r == nil {
-		return nil
-	}
-	all := []pointer{r.first}
-	if r.rest != nil {
-		all = append(all, *r.rest...)
-	}
-	return all
+func (e *entry) pointer() pointer {
+	return pointer{name: e.name, ttl: e.ttl, layer: uint32(e.from.layer.rank())}
 }
 
 // arpa is above all names that addresses give back.
@@ -51,7 +120,7 @@ var (
 )
 
 // reverse returns what the address gives back whose reverse name is asked for.
-func (t *Table) reverse(name []byte) *reverse {
+func (t *Table) reverse(name []byte) reverse {
 	if t.addrs == nil {
 		return nil
 	}
@@ -137,7 +206,7 @@ func reverseName(addr string) wireName {
 // addPointers lets the addresses of an entry give its name back, behind the names of
 // earlier layers.
 func (d *draft) addPointers(e *entry) {
-	p := pointer{name: e.name, ttl: e.ttl, layer: uint32(e.from.layer.rank())}
+	p := e.pointer()
 	for kind, addr := range e.each {
 		// Block lists give the unspecified address to names that they take away.
 		if kind&kindPointer == 0 || isUnspecified(addr) {
@@ -146,7 +215,7 @@ func (d *draft) addPointers(e *entry) {
 		addrs, slot := d.addrs.slot(d.by, []byte(addr))
 		d.addrs = addrs
 		if *slot == nil {
-			*slot = &reverse{addr: addr, first: p}
+			*slot = e.reverseOf(addr)
 			d.pointersChanged(addr, 1)
 			continue
 		}
@@ -171,7 +240,7 @@ func (d *draft) dropPointers(e *entry) {
 			continue
 		}
 		old := d.addrs.find([]byte(addr))
-		left := slices.DeleteFunc(old.pointers(), func(p pointer) bool { return p.name == e.name })
+		left := slices.DeleteFunc(pointersOf(old), func(p pointer) bool { return p.name == e.name })
 		switch {
 		case old == nil: // all its names were beyond the last
 		case len(left) > 0:
@@ -182,15 +251,6 @@ func (d *draft) dropPointers(e *entry) {
 			d.pointersChanged(addr, -1)
 		}
 	}
-}
-
-func newReverse(addr string, all []pointer) *reverse {
-	r := &reverse{addr: addr, first: all[0]}
-	if len(all) > 1 {
-		rest := slices.Clone(all[1:])
-		r.rest = &rest
-	}
-	return r
 }
 
 func isUnspecified(addr string) bool {
@@ -242,11 +302,11 @@ func (d *draft) countSplit(name wireName, n int) {
 	switch {
 	case before == 0:
 		for r := range d.addrs.all {
-			d.addChild(reverseName(r.addr))
+			d.addChild(reverseName(r.key()))
 		}
 	case d.splitArpa == 0:
 		for r := range d.addrs.all {
-			d.dropChild(reverseName(r.addr))
+			d.dropChild(reverseName(r.key()))
 		}
 	}
 }

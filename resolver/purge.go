@@ -79,7 +79,7 @@ func differ(a, b *Table, name wireName) bool {
 		if !a.lookup(name).says(b.lookup(name)) || !a.lookup(wildLabel+name).says(b.lookup(wildLabel+name)) {
 			return true
 		}
-		if !a.reverse([]byte(name)).says(b.reverse([]byte(name))) {
+		if !sayTheSame(a.reverse([]byte(name)), b.reverse([]byte(name))) {
 			return true
 		}
 	}
@@ -98,13 +98,13 @@ func (e *entry) says(other *entry) bool {
 	return e.name == other.name && e.records == other.records && e.ttl == other.ttl && e.shared == other.shared
 }
 
-// says reports whether two addresses give the same back.
-func (r *reverse) says(other *reverse) bool {
+// sayTheSame reports whether two addresses give the same back.
+func sayTheSame(a, b reverse) bool {
 	same := func(a, b pointer) bool { return a.name == b.name && a.ttl == b.ttl }
-	return r == other || slices.EqualFunc(r.pointers(), other.pointers(), same)
+	return a == b || slices.EqualFunc(pointersOf(a), pointersOf(b), same)
 }
 
 // says reports whether two tables have the same for a name.
 func (h hit) says(other hit) bool {
-	return h.entry.says(other.entry) && h.reverse.says(other.reverse) && h.apex.says(other.apex) && h.exists == other.exists
+	return h.entry.says(other.entry) && sayTheSame(h.reverse, other.reverse) && h.apex.says(other.apex) && h.exists == other.exists
 }

@@ -78,11 +78,16 @@ func nameLen(s string) int {
 	return n + 1
 }
 
-func appendAddress(b []byte, addr netip.Addr, pointer bool) []byte {
-	kind := kindAAAA
-	if addr.Is4() {
-		kind = kindA
+// addressKind is the kind of addresses of so many octets.
+func addressKind(octets int) byte {
+	if octets == net.IPv4len {
+		return kindA
 	}
+	return kindAAAA
+}
+
+func appendAddress(b []byte, addr netip.Addr, pointer bool) []byte {
+	kind := addressKind(addr.BitLen() / 8)
 	if pointer {
 		kind |= kindPointer
 	}

@@ -37,8 +37,8 @@ type Source struct {
 // one with other names shares with it what is the same in both (draft.go).
 type Table struct {
 	names *node[*entry]
-	addrs *node[*reverse] // what addresses give back
-	given int             // names that a source gave
+	addrs *node[reverse] // what addresses give back
+	given int            // names that a source gave
 	// wilds counts wildcards: without any nobody looks for them. splitArpa counts those,
 	// and apexes, below arpa, for which what addresses give back has parents too.
 	wilds, splitArpa int
@@ -189,7 +189,7 @@ func (t *Table) lookup(name wireName) *entry {
 // nothing. Two of them are equal if they are of one table and the same.
 type hit struct {
 	entry   *entry
-	reverse *reverse
+	reverse reverse
 	// apex is the closest one at or above the name, nil outside of any. There exists tells
 	// whether a name that has nothing itself has others below it, or is the apex.
 	apex   *apex
@@ -201,7 +201,7 @@ func (h hit) ok() bool { return h.entry != nil || h.reverse != nil }
 // place says where it comes from; what an address gives back comes with its first name.
 func (h hit) place(t *Table) string {
 	if h.entry == nil {
-		return t.lookup(h.reverse.first.name).place()
+		return t.lookup(h.reverse.first().name).place()
 	}
 	return h.entry.place()
 }
@@ -217,7 +217,7 @@ func (h hit) alias() (wireName, bool) {
 // ttl is the TTL of the name's records.
 func (h hit) ttl() uint32 {
 	if h.entry == nil {
-		return h.reverse.first.ttl
+		return h.reverse.first().ttl
 	}
 	return h.entry.ttl
 }

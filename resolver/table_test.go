@@ -216,7 +216,7 @@ func TestDerivedPointers(t *testing.T) {
 			t.Fatal(err)
 		}
 		var names []string
-		for _, p := range table.find(fromRR(reverse)).reverse.pointers() {
+		for _, p := range pointersOf(table.find(fromRR(reverse)).reverse) {
 			names = append(names, p.name.String())
 		}
 		return names
