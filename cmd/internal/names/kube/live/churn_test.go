@@ -3,25 +3,21 @@
 package live
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/dnsteer/dnsteer/cmd/internal/names/kube"
-	"github.com/dnsteer/dnsteer/resolver"
 )
 
 const (
 	writers = 4
-	askers  = 4
-	// askEvery is how often each of them asks: 1,000 queries a second in all.
-	askEvery = askers * time.Millisecond
 	// changes is how often Services change, 1,000 times at least, each once at least.
 	changes = 1000
 	// bound is how long a state may be told after the API server has replaced it, on a
@@ -80,75 +76,54 @@ func (o *oracle) judge(service int, asked time.Time, records []string) error {
 	return nil
 }
 
-// Services (CHURN, 200 by default) change while clients ask: no answer is of another Service, of a state that
-// never was or that is long over, or none.
+// Services (CHURN, 200 by default) change while a client asks: no answer is of another
+// Service, of a state that never was or that is long over, or none.
 func TestChurn(t *testing.T) {
 	churned := number(t, "CHURN", 200)
 	p := newPlane(t)
 	truth := &oracle{states: make([][]state, churned), owner: make(map[string]int)}
 	b := newBench(t, kube.Config{})
 	var numbers atomic.Uint32
-	write := func(service int, put func(testing.TB, string, ...string)) {
+	fresh := func() string {
 		n := numbers.Add(1)
-		addr := netip.AddrFrom4([4]byte{10, byte(1 + n>>16), byte(n >> 8), byte(n)}).String()
-		truth.begin(service, addr)
-		put(t, fmt.Sprint("s", service), addr)
-		truth.end(service)
+		return netip.AddrFrom4([4]byte{10, byte(1 + n>>16), byte(n >> 8), byte(n)}).String()
 	}
-	each := func(do func(service int)) {
+	p.store(t, func(yield func(stored) bool) {
+		for i := range churned {
+			addr, name := fresh(), fmt.Sprint("s", i)
+			truth.begin(i, addr)
+			if !yield(storedService(name, corev1.ClusterIPNone)) || !yield(storedSlice(name, true, []string{addr})) {
+				return
+			}
+			truth.end(i) // nobody follows yet
+		}
+	})
+	b.set(t, kube.Cluster{Name: "east", Zones: []string{"east.example.org"}, Rest: p.config})
+	b.eventually(t, "dns-version.east.example.org", "TXT", `"1.1.0"`)
+
+	asking := ask(t, b.addr, churned, truth.judge)
+	start := time.Now()
+	rounds := max(1, changes/churned)
+	for range rounds {
 		var all sync.WaitGroup
 		for w := range writers {
 			all.Go(func() {
 				for i := w; i < churned && !t.Failed(); i += writers {
-					do(i)
+					addr := fresh()
+					truth.begin(i, addr)
+					p.endpoints(t, fmt.Sprint("s", i), addr)
+					truth.end(i)
 				}
 			})
 		}
 		all.Wait()
 	}
-	each(func(i int) { write(i, p.service) })
-	b.set(t, kube.Cluster{Name: "east", Zones: []string{"east.example.org"}, Rest: p.config})
-	b.eventually(t, "dns-version.east.example.org", "TXT", `"1.1.0"`)
-
-	ctx, cancel := context.WithCancel(context.Background())
-	var asking sync.WaitGroup
-	var asked atomic.Int64
-	for a := range askers {
-		asking.Go(func() {
-			tick := time.NewTicker(askEvery)
-			defer tick.Stop()
-			for i := a * churned / askers; ctx.Err() == nil; i = (i + 7) % churned {
-				<-tick.C
-				start := time.Now()
-				answer, err := resolver.Query(context.Background(), b.addr, fmt.Sprintf("s%d.default.svc.east.example.org", i), "A", false)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				var records []string
-				for _, r := range answer.Records {
-					records = append(records, strings.Fields(r)[4])
-				}
-				if err := truth.judge(i, start, records); err != nil {
-					t.Error(err)
-					return
-				}
-				asked.Add(1)
-			}
-		})
-	}
-	start := time.Now()
-	rounds := max(1, changes/churned)
-	for range rounds {
-		each(func(i int) { write(i, p.endpoints) })
-	}
 	took := time.Since(start)
-	cancel()
-	asking.Wait()
+	asking.end(t)
 	// In the end all is as it was written last.
 	for i := range churned {
 		last := truth.states[i][len(truth.states[i])-1]
 		b.eventually(t, fmt.Sprintf("s%d.default.svc.east.example.org", i), "A", last.addr)
 	}
-	t.Logf("%d changes in %v, %d queries, the oldest state was over for %v", churned*rounds, took.Round(time.Millisecond), asked.Load(), truth.late.Round(time.Millisecond))
+	t.Logf("%d changes in %v; the oldest state was over for %v", churned*rounds, took.Round(time.Millisecond), truth.late.Round(time.Millisecond))
 }

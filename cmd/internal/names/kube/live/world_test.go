@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -91,7 +90,7 @@ func client(t testing.TB, config *rest.Config, path string, group schema.GroupVe
 	return made
 }
 
-// write creates an object or replaces it.
+// write replaces an object or creates it.
 func (p *plane) write(t testing.TB, c rest.Interface, resource string, o interface {
 	runtime.Object
 	metav1.Object
@@ -99,9 +98,9 @@ func (p *plane) write(t testing.TB, c rest.Interface, resource string, o interfa
 	t.Helper()
 	ctx := context.Background()
 	o.SetResourceVersion("")
-	err := c.Post().Namespace(o.GetNamespace()).Resource(resource).Body(o).Do(ctx).Error()
-	if apierrors.IsAlreadyExists(err) {
-		err = c.Put().Namespace(o.GetNamespace()).Resource(resource).Name(o.GetName()).Body(o).Do(ctx).Error()
+	err := c.Put().Namespace(o.GetNamespace()).Resource(resource).Name(o.GetName()).Body(o).Do(ctx).Error()
+	if apierrors.IsNotFound(err) {
+		err = c.Post().Namespace(o.GetNamespace()).Resource(resource).Body(o).Do(ctx).Error()
 	}
 	if err != nil {
 		t.Fatalf("write %s %s/%s: %v", resource, o.GetNamespace(), o.GetName(), err)
@@ -127,15 +126,16 @@ func (p *plane) service(t testing.TB, name string, addrs ...string) {
 
 func (p *plane) endpoints(t testing.TB, name string, addrs ...string) {
 	t.Helper()
-	p.slice(t, name, map[string]string{corev1.IsHeadlessService: ""}, addrs)
+	p.write(t, p.discover, "endpointslices", sliceOf(name, true, addrs))
 }
 
-// slice writes the slice of a Service as the controller does, which marks those of
+// sliceOf is the slice of a Service as the controller has it, which marks those of
 // headless ones.
-func (p *plane) slice(t testing.TB, name string, mark map[string]string, addrs []string) {
-	t.Helper()
+func sliceOf(name string, headless bool, addrs []string) *discoveryv1.EndpointSlice {
 	labels := map[string]string{discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}
-	maps.Copy(labels, mark)
+	if headless {
+		labels[corev1.IsHeadlessService] = ""
+	}
 	port, portName := int32(80), "http"
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: name + "-1", Labels: labels},
@@ -145,7 +145,7 @@ func (p *plane) slice(t testing.TB, name string, mark map[string]string, addrs [
 	for _, a := range addrs {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}})
 	}
-	p.write(t, p.discover, "endpointslices", s)
+	return s
 }
 
 // bench is a source, and a resolver that follows it, on loopback.
