@@ -29,7 +29,7 @@ import (
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
-	testenv.Main(m, testenv.Roles{"ask": ask, "container": container, "load": load})
+	testenv.Main(m, testenv.Roles{"ask": ask, "container": container, "load": load, "questions": questions})
 }
 
 // ask is an application: it resolves a name with the nameserver of its choice, by a device

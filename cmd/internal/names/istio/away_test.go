@@ -15,25 +15,26 @@ import (
 	"time"
 
 	"github.com/dnsteer/dnsteer/resolver"
+	"github.com/dnsteer/dnsteer/test/istiod"
 )
 
 // While istiod is away its names stay, with their age; when it is back they are what it
 // says then.
 func TestAwayAndBack(t *testing.T) {
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i)
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.1"), "b.example.org": external("192.0.2.2")})
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0")
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1"), "b.example.org": istiod.External("192.0.2.2")})
 	b := newBench(t, plain(i))
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
-	i.stop()
+	i.Stop()
 	b.log.Saw(t, patience, "the stream has ended; connect again", "istiod is away; names stay as they were", "connection refused")
 	got, origin := b.ask(t, "a.example.org", "A")
-	if !slices.Equal(got, []string{"A 192.0.2.1"}) || !strings.HasPrefix(origin, "table istio "+i.address()+" (away for ") {
+	if !slices.Equal(got, []string{"A 192.0.2.1"}) || !strings.HasPrefix(origin, "table istio "+i.Address()+" (away for ") {
 		t.Errorf("while it is away: %q, from %s", got, origin)
 	}
-	again := new(istiod)
-	startIstiod(t, i.address(), again)
-	again.serve(t, map[string]info{"a.example.org": external("192.0.2.9")})
+	again := new(istiod.Server)
+	again.Start(t, i.Address())
+	again.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.9")})
 	if origin := b.eventually(t, "a.example.org", "A", "A 192.0.2.9"); strings.Contains(origin, "away") {
 		t.Errorf("when it is back: from %s", origin)
 	}
@@ -45,26 +46,26 @@ func TestAwayAndBack(t *testing.T) {
 
 // Names that have not been kept up for too long are let go.
 func TestMaxAge(t *testing.T) {
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i)
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0")
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1")})
 	c := plain(i)
 	c.MaxAge = time.Millisecond
 	b := newBench(t, c)
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
-	i.stop()
+	i.Stop()
 	b.eventually(t, "a.example.org", "A", unknown)
 	b.log.Saw(t, patience, "names have not been kept up for too long; they are let go")
-	again := new(istiod)
-	startIstiod(t, i.address(), again)
-	again.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
+	again := new(istiod.Server)
+	again.Start(t, i.Address())
+	again.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1")})
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
 }
 
 // An istiod that accepts a stream and says nothing is left, and another one is tried.
 func TestSilence(t *testing.T) {
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i) // it has no table
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0") // it has no table
 	s := NewSource(resolver.NewNames().AddLayer("istio"), plain(i))
 	s.patience = time.Millisecond
 	if err := s.stream(t.Context()); !errors.Is(err, errSilent) {
@@ -74,10 +75,10 @@ func TestSilence(t *testing.T) {
 
 // A network that swallows packets is noticed by a sign of life that does not come.
 func TestDeadNetwork(t *testing.T) {
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i)
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
-	r := newRelay(t, i.address())
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0")
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1")})
+	r := newRelay(t, i.Address())
 	c := plain(i)
 	c.Address = r.Addr().String()
 	b := newBench(t, c)
@@ -85,7 +86,7 @@ func TestDeadNetwork(t *testing.T) {
 	r.isDead.Store(true)
 	b.log.Saw(t, patience, "the stream has ended; connect again")
 	r.isDead.Store(false)
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.2")})
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.2")})
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.2")
 }
 

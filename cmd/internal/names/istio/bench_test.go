@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/resolver"
+	"github.com/dnsteer/dnsteer/test/istiod"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -19,15 +20,15 @@ import (
 // agent does for the table that istiod then sends.
 func BenchmarkTable(b *testing.B) {
 	const services = 10_000
-	hosts := make(map[string]info, services)
+	hosts := make(map[string]istiod.Info, services)
 	for n := range services {
 		addr := netip.AddrFrom4([4]byte{10, 96, byte(n >> 8), byte(n)}).String()
-		hosts[fmt.Sprintf("service-%d.namespace-%d.svc.cluster.local", n, n%100)] = kubernetes(fmt.Sprint("service-", n), fmt.Sprint("namespace-", n%100), addr)
+		hosts[fmt.Sprintf("service-%d.namespace-%d.svc.cluster.local", n, n%100)] = istiod.Kubernetes(fmt.Sprint("service-", n), fmt.Sprint("namespace-", n%100), addr)
 	}
 	var tables [2][]byte
 	for n := range tables {
-		hosts["service-0.namespace-0.svc.cluster.local"] = kubernetes("service-0", "namespace-0", fmt.Sprint("192.0.2.", n+1))
-		tables[n] = table(b, hosts)
+		hosts["service-0.namespace-0.svc.cluster.local"] = istiod.Kubernetes("service-0", "namespace-0", fmt.Sprint("192.0.2.", n+1))
+		tables[n] = istiod.Table(b, hosts)
 	}
 	clear(hosts)
 	before := testenv.Heap()

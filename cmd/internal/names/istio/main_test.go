@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dnsteer/dnsteer/resolver"
+	"github.com/dnsteer/dnsteer/test/istiod"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -84,8 +85,8 @@ func listen(t testing.TB) resolver.Listeners {
 }
 
 // plain is the config for an istiod without TLS.
-func plain(i *istiod) Config {
-	return Config{Address: i.address(), Plaintext: true, Namespace: "steer"}
+func plain(i *istiod.Server) Config {
+	return Config{Address: i.Address(), Plaintext: true, Namespace: "steer"}
 }
 
 // ask asks for a name: its records without owner and TTL, sorted, and where they come
@@ -124,14 +125,12 @@ func (b *bench) eventually(t testing.TB, name, qtype string, want ...string) (or
 // unknown is what a name has that is not in the table.
 const unknown = "SERVFAIL"
 
-// waitFor waits until something is true of an istiod.
-func (i *istiod) waitFor(t testing.TB, what string, f func() bool) {
+// waitFor waits until something is true of what an istiod has seen.
+func waitFor(t testing.TB, i *istiod.Server, what string, f func(istiod.Seen) bool) {
 	t.Helper()
 	testenv.Eventually(t, patience, func() error {
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		if !f() {
-			return fmt.Errorf("%s: never; version %d, taken %d, faults %q", what, i.version, i.taken, i.faults)
+		if s := i.Seen(); !f(s) {
+			return fmt.Errorf("%s: never; version %d, taken %d, faults %q", what, s.Version, s.Taken, s.Faults)
 		}
 		return nil
 	})

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/dnsteer/dnsteer/test/istiod"
 )
 
 // proxy is the look-up of the sidecar's DNS proxy: the host itself, else the wildcard
@@ -150,7 +152,7 @@ func TestOneNameTwice(t *testing.T) {
 
 // Nothing that is sent brings us down, and what is taken is no more than was sent.
 func FuzzResponse(f *testing.F) {
-	f.Add(appendBytes(nil, 2, appendBytes(nil, 2, append(appendString(nil, 1, tableType), appendBytes(nil, 2, table(f, mesh()))...))))
+	f.Add(appendBytes(nil, 2, appendBytes(nil, 2, append(appendString(nil, 1, tableType), appendBytes(nil, 2, istiod.Table(f, mesh()))...))))
 	f.Add([]byte("\x0b\x0c\x12\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, d := range []dialect{delta, whole} {

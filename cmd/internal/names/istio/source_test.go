@@ -9,29 +9,30 @@ import (
 	"testing"
 
 	"github.com/dnsteer/dnsteer/resolver"
+	"github.com/dnsteer/dnsteer/test/istiod"
 )
 
 // mesh is a table as istiod makes one: Services, a headless one with its endpoints,
 // ServiceEntries with addresses of their own and with allotted ones, wildcards.
-func mesh() map[string]info {
-	return map[string]info{
-		"reviews.shop.svc.cluster.local": kubernetes("reviews", "shop", "192.0.2.10", "2001:db8::10"),
-		"db.shop.svc.cluster.local":      kubernetes("db", "shop", "192.0.2.21", "192.0.2.22"),
-		"db-0.db.shop.svc.cluster.local": kubernetes("db-0.db", "shop", "192.0.2.21"),
-		"db-1.db.shop.svc.cluster.local": kubernetes("db-1.db", "shop", "192.0.2.22"),
-		"ratings.shop.svc.west.example":  kubernetes("ratings", "shop", "192.0.2.30"),
-		"Pay.Example.org":                external("240.240.0.1", "2001:2::1"),
-		"v6.example.org":                 external("2001:db8::66"),
-		"none.example.org":               external(),
-		"net.example.org":                external("192.0.2.0/24", "nonsense", "0.0.0.0"),
-		"some.example.org":               external("192.0.2.0/24", "192.0.2.44", "192.0.2.44", "::ffff:192.0.2.45"),
-		"*.apps.example.org":             external("192.0.2.50"),
-		"special.apps.example.org":       external("192.0.2.51"),
-		"*.deep.apps.example.org":        external("192.0.2.52"),
-		"absolute.example.org.":          external("192.0.2.60"),
-		"mcs.shop.svc.clusterset.local":  {ips: []string{"192.0.2.70"}, registry: "Kubernetes"},
-		"*":                              external("192.0.2.99"),
-		"*prefix.example.org":            external("192.0.2.99"),
+func mesh() map[string]istiod.Info {
+	return map[string]istiod.Info{
+		"reviews.shop.svc.cluster.local": istiod.Kubernetes("reviews", "shop", "192.0.2.10", "2001:db8::10"),
+		"db.shop.svc.cluster.local":      istiod.Kubernetes("db", "shop", "192.0.2.21", "192.0.2.22"),
+		"db-0.db.shop.svc.cluster.local": istiod.Kubernetes("db-0.db", "shop", "192.0.2.21"),
+		"db-1.db.shop.svc.cluster.local": istiod.Kubernetes("db-1.db", "shop", "192.0.2.22"),
+		"ratings.shop.svc.west.example":  istiod.Kubernetes("ratings", "shop", "192.0.2.30"),
+		"Pay.Example.org":                istiod.External("240.240.0.1", "2001:2::1"),
+		"v6.example.org":                 istiod.External("2001:db8::66"),
+		"none.example.org":               istiod.External(),
+		"net.example.org":                istiod.External("192.0.2.0/24", "nonsense", "0.0.0.0"),
+		"some.example.org":               istiod.External("192.0.2.0/24", "192.0.2.44", "192.0.2.44", "::ffff:192.0.2.45"),
+		"*.apps.example.org":             istiod.External("192.0.2.50"),
+		"special.apps.example.org":       istiod.External("192.0.2.51"),
+		"*.deep.apps.example.org":        istiod.External("192.0.2.52"),
+		"absolute.example.org.":          istiod.External("192.0.2.60"),
+		"mcs.shop.svc.clusterset.local":  {IPs: []string{"192.0.2.70"}, Registry: "Kubernetes"},
+		"*":                              istiod.External("192.0.2.99"),
+		"*prefix.example.org":            istiod.External("192.0.2.99"),
 	}
 }
 
@@ -39,9 +40,9 @@ func mesh() map[string]info {
 func TestMesh(t *testing.T) {
 	for _, isOld := range []bool{false, true} {
 		t.Run(map[bool]string{false: "delta", true: "state of the world"}[isOld], func(t *testing.T) {
-			i := &istiod{isOld: isOld}
-			startIstiod(t, "127.0.0.1:0", i)
-			i.serve(t, mesh())
+			i := &istiod.Server{IsOld: isOld}
+			i.Start(t, "127.0.0.1:0")
+			i.Serve(t, mesh())
 			b := newBench(t, plain(i), "shop.svc.cluster.local", "svc.cluster.local", "cluster.local")
 			<-b.source.Served()
 			for _, tc := range []struct {
@@ -93,12 +94,12 @@ func TestMesh(t *testing.T) {
 					t.Errorf("%s %s is %q, want %q", tc.name, tc.qtype, got, tc.want)
 				}
 			}
-			if _, origin := b.ask(t, "pay.example.org", "A"); origin != "table istio "+i.address() {
+			if _, origin := b.ask(t, "pay.example.org", "A"); origin != "table istio "+i.Address() {
 				t.Errorf("origin %q", origin)
 			}
 			// What cannot be a name is left out, and said.
 			b.log.Saw(t, patience, "leave records out", "*prefix.example.org")
-			i.waitFor(t, "the table is taken", func() bool { return i.taken == i.version && len(i.faults) == 0 })
+			waitFor(t, i, "the table is taken", func(s istiod.Seen) bool { return s.Taken == s.Version && len(s.Faults) == 0 })
 		})
 	}
 }
@@ -107,17 +108,17 @@ func TestMesh(t *testing.T) {
 func TestUpdates(t *testing.T) {
 	for _, isOld := range []bool{false, true} {
 		t.Run(map[bool]string{false: "delta", true: "state of the world"}[isOld], func(t *testing.T) {
-			i := &istiod{isOld: isOld}
-			startIstiod(t, "127.0.0.1:0", i)
+			i := &istiod.Server{IsOld: isOld}
+			i.Start(t, "127.0.0.1:0")
 			b := newBench(t, plain(i))
 			// Before there is a table the nameserver is asked.
 			if got, _ := b.ask(t, "a.example.org", "A"); !slices.Equal(got, []string{unknown}) {
 				t.Errorf("before: %q", got)
 			}
-			i.serve(t, map[string]info{"a.example.org": external("192.0.2.1"), "b.example.org": external("192.0.2.2"), "*.w.example.org": external("192.0.2.3")})
+			i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1"), "b.example.org": istiod.External("192.0.2.2"), "*.w.example.org": istiod.External("192.0.2.3")})
 			b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
 			b.eventually(t, "x.w.example.org", "A", "A 192.0.2.3")
-			i.serve(t, map[string]info{"a.example.org": external("192.0.2.9"), "c.example.org": external("192.0.2.4")})
+			i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.9"), "c.example.org": istiod.External("192.0.2.4")})
 			b.eventually(t, "a.example.org", "A", "A 192.0.2.9")
 			b.eventually(t, "c.example.org", "A", "A 192.0.2.4")
 			for _, name := range []string{"b.example.org", "x.w.example.org"} {
@@ -125,7 +126,7 @@ func TestUpdates(t *testing.T) {
 					t.Errorf("%s is still %q", name, got)
 				}
 			}
-			i.serve(t, nil)
+			i.Serve(t, nil)
 			b.eventually(t, "a.example.org", "A", unknown)
 			if n := b.names.Table().Names(); n != 0 {
 				t.Errorf("%d names are left", n)
@@ -136,31 +137,29 @@ func TestUpdates(t *testing.T) {
 
 // A delta may say that the table is gone.
 func TestRemoval(t *testing.T) {
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i)
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0")
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1")})
 	b := newBench(t, plain(i))
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
-	i.waitFor(t, "the table is taken", func() bool { return i.taken == i.version && len(i.deltas) == 1 })
-	i.remove()
+	waitFor(t, i, "the table is taken", func(s istiod.Seen) bool { return s.Taken == s.Version && s.Deltas == 1 })
+	i.Remove()
 	b.eventually(t, "a.example.org", "A", unknown)
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.2")})
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.2")})
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.2")
 }
 
 // What a sidecar that captures DNS says of itself, since istiod leaves out of the table
 // what the others have no use for.
 func TestNode(t *testing.T) {
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i)
-	i.serve(t, nil)
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0")
+	i.Serve(t, nil)
 	c := plain(i)
 	c.Cluster, c.Network, c.Domain, c.Families = "east", "vpc-1", "east.example", []string{"ipv4", "ipv6"}
 	b := newBench(t, c)
 	<-b.source.Served()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	node := i.nodes[0]
+	node := i.Seen().Nodes[0]
 	if id := strings.Split(node.GetId(), "~"); len(id) != 4 || id[0] != "sidecar" || id[1] != "127.0.0.1" ||
 		!strings.HasPrefix(id[2], "dnsteer-") || !strings.HasSuffix(id[2], ".steer") || id[3] != "steer.svc.east.example" {
 		t.Errorf("node is %q", node.GetId())
@@ -170,7 +169,7 @@ func TestNode(t *testing.T) {
 	if got := node.GetMetadata().AsMap(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("metadata is %v, want %v", got, want)
 	}
-	if got := i.headers[0].Get("clusterid"); !slices.Equal(got, []string{"east"}) {
+	if got := i.Seen().Headers[0].Get("clusterid"); !slices.Equal(got, []string{"east"}) {
 		t.Errorf("clusterid is %q", got)
 	}
 }
@@ -180,12 +179,12 @@ func TestNode(t *testing.T) {
 func TestWrongTable(t *testing.T) {
 	for _, isOld := range []bool{false, true} {
 		t.Run(map[bool]string{false: "delta", true: "state of the world"}[isOld], func(t *testing.T) {
-			i := &istiod{isOld: isOld}
-			startIstiod(t, "127.0.0.1:0", i)
-			i.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
+			i := &istiod.Server{IsOld: isOld}
+			i.Start(t, "127.0.0.1:0")
+			i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1")})
 			b := newBench(t, plain(i))
 			b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
-			good := table(t, map[string]info{"a.example.org": external("192.0.2.2"), "b.example.org": external("192.0.2.3")})
+			good := istiod.Table(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.2"), "b.example.org": istiod.External("192.0.2.3")})
 			for n, wrong := range []struct {
 				typeURL string
 				table   []byte
@@ -195,20 +194,18 @@ func TestWrongTable(t *testing.T) {
 				{tableType, []byte("\x0a\x05\x0a\x03\xff\xfe\xfd"), "it is not UTF-8"},
 				{"type.googleapis.com/envoy.config.cluster.v3.Cluster", good, "is \"type.googleapis.com/envoy.config.cluster.v3.Cluster\", no name table"},
 			} {
-				i.set(wrong.typeURL, wrong.table)
-				i.waitFor(t, "the table is refused", func() bool { return len(i.faults) == n+1 })
-				i.mu.Lock()
-				if !strings.Contains(i.faults[n], wrong.fault) {
-					t.Errorf("fault %q, want %q", i.faults[n], wrong.fault)
+				i.Set(wrong.typeURL, wrong.table)
+				waitFor(t, i, "the table is refused", func(s istiod.Seen) bool { return len(s.Faults) == n+1 })
+				if fault := i.Seen().Faults[n]; !strings.Contains(fault, wrong.fault) {
+					t.Errorf("fault %q, want %q", fault, wrong.fault)
 				}
-				i.mu.Unlock()
 				got, origin := b.ask(t, "a.example.org", "A")
 				if !slices.Equal(got, []string{"A 192.0.2.1"}) || !strings.Contains(origin, "(wrong for ") {
 					t.Errorf("the name is %q, from %s", got, origin)
 				}
 			}
 			b.log.Saw(t, patience, "istiod's table is refused; names stay as they were", "no name table")
-			i.set(tableType, good)
+			i.Set(tableType, good)
 			if origin := b.eventually(t, "a.example.org", "A", "A 192.0.2.2"); strings.Contains(origin, "wrong") {
 				t.Errorf("the name is from %s", origin)
 			}
@@ -218,8 +215,8 @@ func TestWrongTable(t *testing.T) {
 
 // A headless Service may have more endpoints than a datagram has room for.
 func TestManyEndpoints(t *testing.T) {
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i)
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0")
 	var many, more []string
 	for n := range 200 {
 		many = append(many, fmt.Sprintf("192.0.2.%d", n+1))
@@ -227,7 +224,7 @@ func TestManyEndpoints(t *testing.T) {
 	for n := range 20000 {
 		more = append(more, fmt.Sprintf("10.0.%d.%d", n/200, n%200+1))
 	}
-	i.serve(t, map[string]info{"many.shop.svc.cluster.local": kubernetes("many", "shop", many...), "more.shop.svc.cluster.local": kubernetes("more", "shop", more...)})
+	i.Serve(t, map[string]istiod.Info{"many.shop.svc.cluster.local": istiod.Kubernetes("many", "shop", many...), "more.shop.svc.cluster.local": istiod.Kubernetes("more", "shop", more...)})
 	b := newBench(t, plain(i))
 	<-b.source.Served()
 	// The client asks again over TCP where it has to.
@@ -243,15 +240,15 @@ func TestManyEndpoints(t *testing.T) {
 
 // What is optional: short names as they are, names of addresses.
 func TestOptions(t *testing.T) {
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i)
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0")
 	hosts := mesh()
-	hosts["reviews.old"] = external("192.0.2.80")
-	hosts["reviews.old.svc.cluster.local"] = kubernetes("reviews", "old", "192.0.2.81")
-	with := kubernetes("with", "shop", "192.0.2.82")
-	with.also = []string{"with.shop.svc.clusterset.local"}
+	hosts["reviews.old"] = istiod.External("192.0.2.80")
+	hosts["reviews.old.svc.cluster.local"] = istiod.Kubernetes("reviews", "old", "192.0.2.81")
+	with := istiod.Kubernetes("with", "shop", "192.0.2.82")
+	with.Also = []string{"with.shop.svc.clusterset.local"}
 	hosts["with.shop.svc.cluster.local"] = with
-	i.serve(t, hosts)
+	i.Serve(t, hosts)
 	c := plain(i)
 	c.ShortNames, c.Reverse, c.TTL = true, true, 7
 	b := newBench(t, c)

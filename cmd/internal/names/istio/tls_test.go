@@ -20,6 +20,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/dnsteer/dnsteer/test/istiod"
 )
 
 // authority signs certificates.
@@ -108,16 +110,16 @@ func TestToken(t *testing.T) {
 	root, f := newAuthority(t), newFiles(t)
 	write(t, f.root, root.pem())
 	write(t, f.token, []byte("first\n"))
-	i := &istiod{token: "first"}
-	startIstiod(t, "127.0.0.1:0", i, root.secure(t, nil))
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
-	b := newBench(t, Config{Address: i.address(), RootCert: f.root, Token: f.token, ServerName: serverName})
+	i := &istiod.Server{Token: "first"}
+	i.Start(t, "127.0.0.1:0", root.secure(t, nil))
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1")})
+	b := newBench(t, Config{Address: i.Address(), RootCert: f.root, Token: f.token, ServerName: serverName})
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
-	i.stop()
+	i.Stop()
 
-	again := &istiod{token: "second"}
-	startIstiod(t, i.address(), again, root.secure(t, nil))
-	again.serve(t, map[string]info{"a.example.org": external("192.0.2.2")})
+	again := &istiod.Server{Token: "second"}
+	again.Start(t, i.Address(), root.secure(t, nil))
+	again.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.2")})
 	b.log.Saw(t, patience, "status 16: 100% not a token of ours", "want a token for the audience istio-ca")
 	if got, _ := b.ask(t, "a.example.org", "A"); !slices.Equal(got, []string{"A 192.0.2.1"}) {
 		t.Errorf("with the old token: %q", got)
@@ -134,17 +136,17 @@ func TestRotation(t *testing.T) {
 	write(t, f.root, root.pem())
 	write(t, f.cert, cert)
 	write(t, f.key, key)
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i, root.secure(t, root))
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
-	b := newBench(t, Config{Address: i.address(), RootCert: f.root, Cert: f.cert, Key: f.key, ServerName: serverName})
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0", root.secure(t, root))
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1")})
+	b := newBench(t, Config{Address: i.Address(), RootCert: f.root, Cert: f.cert, Key: f.key, ServerName: serverName})
 	b.eventually(t, "a.example.org", "A", "A 192.0.2.1")
-	i.stop()
+	i.Stop()
 
 	other := newAuthority(t)
-	again := new(istiod)
-	startIstiod(t, i.address(), again, other.secure(t, other))
-	again.serve(t, map[string]info{"a.example.org": external("192.0.2.2")})
+	again := new(istiod.Server)
+	again.Start(t, i.Address(), other.secure(t, other))
+	again.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.2")})
 	b.log.Saw(t, patience, "x509: certificate signed by unknown authority", "its certificate is not from rootCert, or not for serverName")
 	write(t, f.root, other.pem())
 	b.log.Saw(t, patience, "istiod does not accept our certificate: renew cert and key")
@@ -160,24 +162,22 @@ func TestServerName(t *testing.T) {
 	root, f := newAuthority(t), newFiles(t)
 	write(t, f.root, root.pem())
 	write(t, f.token, []byte("secret"))
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i, root.secure(t, nil))
-	i.serve(t, map[string]info{"a.example.org": external("192.0.2.1")})
-	b := newBench(t, Config{Address: i.address(), RootCert: f.root, Token: f.token, ServerName: "other.istio-system.svc"})
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0", root.secure(t, nil))
+	i.Serve(t, map[string]istiod.Info{"a.example.org": istiod.External("192.0.2.1")})
+	b := newBench(t, Config{Address: i.Address(), RootCert: f.root, Token: f.token, ServerName: "other.istio-system.svc"})
 	b.log.Saw(t, patience, "certificate is valid for istiod.istio-system.svc, not other.istio-system.svc")
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if len(i.headers) > 0 {
-		t.Errorf("it was sent %v", i.headers)
+	if got := i.Seen().Headers; len(got) > 0 {
+		t.Errorf("it was sent %v", got)
 	}
 }
 
 // Files that are not there are named.
 func TestCredentialsRefuse(t *testing.T) {
 	root, f := newAuthority(t), newFiles(t)
-	i := new(istiod)
-	startIstiod(t, "127.0.0.1:0", i, root.secure(t, nil))
-	b := newBench(t, Config{Address: i.address(), RootCert: f.root, Token: f.token, ServerName: serverName})
+	i := new(istiod.Server)
+	i.Start(t, "127.0.0.1:0", root.secure(t, nil))
+	b := newBench(t, Config{Address: i.Address(), RootCert: f.root, Token: f.token, ServerName: serverName})
 	b.log.Saw(t, patience, "read root certificates: open "+f.root)
 	write(t, f.root, []byte("nothing"))
 	b.log.Saw(t, patience, "read root certificates: "+f.root+" has none")
@@ -191,9 +191,9 @@ func TestCredentialsRefuse(t *testing.T) {
 func TestPlaintextAgainstTLS(t *testing.T) {
 	root, f := newAuthority(t), newFiles(t)
 	write(t, f.root, root.pem())
-	secure, clear := new(istiod), new(istiod)
-	startIstiod(t, "127.0.0.1:0", secure, root.secure(t, nil))
-	startIstiod(t, "127.0.0.1:0", clear)
+	secure, clear := new(istiod.Server), new(istiod.Server)
+	secure.Start(t, "127.0.0.1:0", root.secure(t, nil))
+	clear.Start(t, "127.0.0.1:0")
 	for name, c := range map[string]Config{
 		"plaintext to TLS": {Address: net.JoinHostPort("127.0.0.1", port(secure)), Plaintext: true},
 		"TLS to plaintext": {Address: net.JoinHostPort("127.0.0.1", port(clear)), RootCert: f.root, ServerName: serverName},
@@ -204,7 +204,7 @@ func TestPlaintextAgainstTLS(t *testing.T) {
 	}
 }
 
-func port(i *istiod) string {
-	_, port, _ := net.SplitHostPort(i.address())
+func port(i *istiod.Server) string {
+	_, port, _ := net.SplitHostPort(i.Address())
 	return port
 }
