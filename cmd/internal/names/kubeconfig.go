@@ -20,7 +20,8 @@ import (
 const kubeconfigInterval = time.Second
 
 // reach says how to reach a cluster's API server. What a kubeconfig does not say is a
-// mistake: it never means the cluster that we are in.
+// mistake: it never means the cluster that we are in. Certificates that it names as files
+// are in the result, beside the paths.
 func (c Cluster) reach() (*rest.Config, error) {
 	if c.Kubeconfig == "" {
 		return rest.InClusterConfig()
@@ -33,7 +34,33 @@ func (c Cluster) reach() (*rest.Config, error) {
 	if len(config.Clusters) == 0 {
 		return nil, fmt.Errorf("read kubeconfig %s: it has no cluster", c.Kubeconfig)
 	}
-	return clientcmd.NewNonInteractiveClientConfig(*config, c.Context, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
+	reach, err := clientcmd.NewNonInteractiveClientConfig(*config, c.Context, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range certificates(reach) {
+		if len(f.data) > 0 {
+			*f.path = "" // what the kubeconfig itself has counts
+		}
+	}
+	if err := rest.LoadTLSFiles(reach); err != nil {
+		return nil, fmt.Errorf("read a file that kubeconfig %s names: %w", c.Kubeconfig, err)
+	}
+	if _, err := rest.TLSConfigFor(reach); err != nil {
+		return nil, fmt.Errorf("read certificates of kubeconfig %s: %w", c.Kubeconfig, err)
+	}
+	return reach, nil
+}
+
+// certificate is one of a config, or a key, and the file that it is from.
+type certificate struct {
+	path *string // empty if it is from none
+	data []byte
+}
+
+func certificates(c *rest.Config) []certificate {
+	tls := &c.TLSClientConfig
+	return []certificate{{&tls.CAFile, tls.CAData}, {&tls.CertFile, tls.CertData}, {&tls.KeyFile, tls.KeyData}}
 }
 
 // reached is a cluster of the config and how it is reached.
@@ -46,8 +73,8 @@ type reached struct {
 	renewed chan *rest.Config
 }
 
-// followKubeconfig reaches a cluster in another way when its kubeconfig says so, until ctx
-// ends. A file that makes no sense leaves it as it is.
+// followKubeconfig reaches a cluster in another way when its kubeconfig, or a certificate
+// there, says so, until ctx ends. A file that makes no sense leaves it as it is.
 func (k clusters) followKubeconfig(ctx context.Context, c reached) {
 	log := k.log.With("cluster", c.Name, "kubeconfig", c.from.Kubeconfig)
 	tick := time.NewTicker(kubeconfigInterval)
@@ -65,7 +92,7 @@ func (k clusters) followKubeconfig(ctx context.Context, c reached) {
 		}
 		switch {
 		case err != nil && err.Error() != told:
-			log.Warn("a kubeconfig makes no sense; its cluster stays as it is", "err", err, "hint", "write it anew: it is looked at every second")
+			log.Warn("a kubeconfig makes no sense; its cluster stays as it is", "err", err, "hint", "write it anew, or the file that it names: they are looked at every second")
 			told = err.Error()
 		case err == nil:
 			told = ""
@@ -73,7 +100,7 @@ func (k clusters) followKubeconfig(ctx context.Context, c reached) {
 		if err != nil || !changed {
 			continue
 		}
-		log.Info("a kubeconfig has changed: list the cluster anew")
+		log.Info("a kubeconfig has changed, or a certificate that it names: list the cluster anew")
 		if c.renewed != nil {
 			select {
 			case c.renewed <- c.Rest:
@@ -83,13 +110,25 @@ func (k clusters) followKubeconfig(ctx context.Context, c reached) {
 	}
 }
 
-// reread reads the kubeconfig if it has changed.
+// reread reads the kubeconfig if it has changed, or a certificate that it names as a file.
+// A token that it names so is read again by client-go, which needs no new list for it.
 func (c *reached) reread() (changed bool, err error) {
 	text, err := os.ReadFile(c.from.Kubeconfig)
 	if err != nil {
 		return false, fmt.Errorf("read kubeconfig: %w", err)
 	}
-	if bytes.Equal(text, c.text) {
+	changed = !bytes.Equal(text, c.text)
+	for _, f := range certificates(c.Rest) {
+		if changed || *f.path == "" {
+			continue
+		}
+		data, err := os.ReadFile(*f.path)
+		if err != nil {
+			return false, fmt.Errorf("read a file that the kubeconfig names: %w", err)
+		}
+		changed = !bytes.Equal(data, f.data)
+	}
+	if !changed {
 		return false, nil
 	}
 	reach, err := c.from.reach()

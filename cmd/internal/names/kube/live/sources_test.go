@@ -15,6 +15,7 @@ import (
 
 	"github.com/dnsteer/dnsteer/cmd/internal/names"
 	"github.com/dnsteer/dnsteer/resolver"
+	testkube "github.com/dnsteer/dnsteer/test/kube"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -88,11 +89,66 @@ sources:
 	}
 	status(false)
 	write(good)
-	log.Saw(t, patience, `msg="a kubeconfig has changed: list the cluster anew" cluster=west`, `msg="the cluster is served" cluster=west`)
+	log.Saw(t, patience, `msg="a kubeconfig has changed, or a certificate that it names: list the cluster anew" cluster=west`, `msg="the cluster is served" cluster=west`)
 	status(true)
 	write(nil)
 	log.Saw(t, patience, `msg="a kubeconfig makes no sense; its cluster stays as it is" cluster=west`, "it has no cluster")
 	write([]byte("{"))
 	log.Saw(t, patience, "error loading config file")
 	status(true)
+}
+
+// Files that a kubeconfig names: a certificate authority is followed, a token read again, and
+// what is wrong with either is told in words.
+func TestFilesOfKubeconfig(t *testing.T) {
+	p := newPlane(t)
+	p.service(t, "web", "192.0.2.1")
+	dir := t.TempDir()
+	file := func(name string, data []byte) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	stranger := testkube.NewPKI(t, t.TempDir())
+	ca, token := file("ca", readFile(t, stranger.File("ca.crt"))), file("token", []byte("wrong"))
+	kubeconfig := file("kubeconfig", fmt.Appendf(nil, `
+clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
+users: [{name: u, user: {tokenFile: %q}}]
+contexts: [{name: c, context: {cluster: c, user: u}}]
+current-context: c
+`, p.URL, ca, token))
+	config, err := names.ReadConfig(file("sources", fmt.Appendf(nil, "sources: [{kubernetes: {clusters: [{name: east, kubeconfig: %s, zones: [example.org]}]}}]", kubeconfig)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := new(testenv.LogBook)
+	sources, err := names.Open(config, resolver.NewNames(), slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { sources.Run(ctx) })
+	saw := func(synced bool, words ...string) {
+		t.Helper()
+		log.Saw(t, 2*patience, words...) // client-go keeps a token for a minute
+		testenv.Eventually(t, patience, func() error {
+			if st := sources.Status()[0]; st.Synced != synced || (st.Error == "") != synced {
+				return fmt.Errorf("status: %+v", st)
+			}
+			return nil
+		})
+	}
+	saw(false, "x509: certificate signed by unknown authority", "its certificate is not one that the kubeconfig trusts")
+	file("ca", readFile(t, p.PKI.File("ca.crt")))
+	saw(false, `msg="a kubeconfig has changed, or a certificate that it names: list the cluster anew" cluster=east`, "its API server does not accept the credentials")
+	file("token", []byte(p.config.BearerToken))
+	saw(true, `msg="the cluster is served" cluster=east`)
+	file("ca", []byte("no certificate"))
+	saw(true, `msg="a kubeconfig makes no sense; its cluster stays as it is" cluster=east`, "read certificates of kubeconfig")
 }
