@@ -9,14 +9,10 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
-	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -67,89 +63,32 @@ type cluster struct {
 	health
 }
 
-// health says whether a cluster is heard.
-type health struct {
-	mu      sync.Mutex
-	failing map[string]error // by kind, what went wrong last
-	since   time.Time        // when the first of them began to fail
+// newCluster makes a cluster that is not watched yet.
+func (s *Source) newCluster(c Cluster) *cluster {
+	return &cluster{Cluster: c, source: s, log: s.Logger.With("cluster", c.Name), state: newState(), health: health{failing: make(map[string]string)}}
 }
 
-// heard notes that a kind is listed or watched again.
-func (c *cluster) heard(kind string) {
-	c.mu.Lock()
-	away := c.failing[kind] != nil
-	delete(c.failing, kind)
-	back, since := away && len(c.failing) == 0, c.since
-	c.mu.Unlock()
-	if back {
-		c.log.Info("the cluster is back", "away", time.Since(since).Round(time.Millisecond))
-		c.source.revive(c)
+// start watches until stop.
+func (c *cluster) start(ctx context.Context) {
+	ctx, c.cancel = context.WithCancel(ctx)
+	kinds := c.kinds()
+	c.unsynced = len(kinds)
+	for _, w := range kinds {
+		c.done.Go(func() {
+			if err := w.run(ctx, c.Rest, c); err != nil {
+				c.failed(w.kind, fmt.Errorf("watch %s: %w", w.kind, err))
+			}
+		})
 	}
 }
 
-// failed notes what went wrong with a kind. It is logged when it is news.
-func (c *cluster) failed(kind string, err error) {
-	if errors.Is(err, context.Canceled) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
-		return // it ends, or lists again
+// stop ends the watches. Nil has none.
+func (c *cluster) stop() {
+	if c == nil || c.cancel == nil {
+		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.failing == nil {
-		c.failing = make(map[string]error)
-	}
-	if len(c.failing) == 0 {
-		c.since = time.Now()
-	}
-	if old := c.failing[kind]; old == nil || old.Error() != err.Error() {
-		c.log.Warn("the cluster is away; its names stay as they were", "kind", kind, "err", err, "hint", hint(err))
-	}
-	c.failing[kind] = err
-}
-
-// away is for how long the cluster has not been heard, 0 if it is.
-func (c *cluster) away() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.failing) == 0 {
-		return 0
-	}
-	return max(time.Since(c.since), 1)
-}
-
-// why is what went wrong last, empty while the cluster is heard.
-func (c *cluster) why() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var texts []string
-	for kind, err := range c.failing {
-		texts = append(texts, fmt.Sprintf("%s: %v", kind, err))
-	}
-	slices.Sort(texts)
-	return strings.Join(texts, "; ")
-}
-
-// hint is the remedy for what is wrong with a cluster.
-func hint(err error) string {
-	text := err.Error()
-	switch {
-	case apierrors.IsUnauthorized(err):
-		return "its API server does not accept the credentials: renew them"
-	case apierrors.IsForbidden(err):
-		return "allow get, list and watch of it in all namespaces"
-	case apierrors.IsNotFound(err):
-		return "its API server does not have this kind: install it there, or leave this source out"
-	case strings.Contains(text, "x509:") || strings.Contains(text, "tls:"):
-		return "its certificate is not one that the kubeconfig trusts"
-	}
-	return "it is asked again, less and less often"
-}
-
-// words say where its records come from.
-func (c *cluster) words() string {
-	if away := c.away(); away > 0 {
-		return fmt.Sprintf("%s (away for %s)", c.Name, away.Round(time.Second))
-	}
-	return c.Name
+	c.cancel()
+	c.done.Wait()
 }
 
 // What is watched of EndpointSlices. The controller marks those of headless Services.

@@ -34,6 +34,11 @@ const (
 	maxBackoff = 10 * time.Second
 )
 
+// lateAfter is how long an API server may be silent before that is told.
+const lateAfter = 10 * time.Second
+
+var errLate = fmt.Errorf("no answer from its API server for %v", lateAfter)
+
 // newScheme knows the kinds that are watched. All kinds of Kubernetes would be
 // megabytes of program.
 func newScheme(group schema.GroupVersion) *runtime.Scheme {
@@ -97,15 +102,26 @@ func (w watched) run(ctx context.Context, config *rest.Config, to listener) erro
 	if err != nil {
 		return fmt.Errorf("ask for %s: %w", w.kind, err)
 	}
-	narrow := func(o *metav1.ListOptions) { o.LabelSelector = w.selector }
-	plain := cache.NewFilteredListWatchFromClient(c, w.resource, w.space, narrow)
+	request := func(o metav1.ListOptions) *rest.Request {
+		o.LabelSelector = w.selector
+		// What fails is told at once, and tried again by the reflector. A request would do so
+		// without a word, ten times, each after as long as the API server bids it wait.
+		return c.Get().Namespace(w.space).Resource(w.resource).VersionedParams(&o, metav1.ParameterCodec).MaxRetries(0)
+	}
 	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			list, err := plain.ListWithContext(ctx, o)
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (list runtime.Object, err error) {
+			err = w.ask(to, func() error {
+				list, err = request(o).Do(ctx).Get()
+				return err
+			})
 			return list, w.note(to, err)
 		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			stream, err := plain.WatchWithContext(ctx, o)
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (stream watch.Interface, err error) {
+			o.Watch = true
+			err = w.ask(to, func() error {
+				stream, err = request(o).Watch(ctx)
+				return err
+			})
 			if o.SendInitialEvents != nil && apierrors.IsInvalid(err) {
 				return stream, err // before Kubernetes 1.32; it is listed instead
 			}
@@ -119,6 +135,20 @@ func (w watched) run(ctx context.Context, config *rest.Config, to listener) erro
 		}})
 	r.RunWithContext(klog.NewContext(ctx, quiet))
 	return nil
+}
+
+// ask waits for an answer, and tells if it is late.
+func (w watched) ask(to listener, question func() error) error {
+	told := make(chan struct{})
+	late := time.AfterFunc(lateAfter, func() {
+		defer close(told)
+		to.failed(w.kind, errLate)
+	})
+	err := question()
+	if !late.Stop() {
+		<-told // before what is told of the answer
+	}
+	return err
 }
 
 func (w watched) note(to listener, err error) error {

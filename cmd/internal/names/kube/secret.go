@@ -190,11 +190,12 @@ func (r *remotes) heard(string) {
 func (r *remotes) failed(kind string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if errors.Is(err, context.Canceled) || r.last == err.Error() {
+	text := gist(err)
+	if errors.Is(err, context.Canceled) || r.last == text {
 		return
 	}
-	r.last = err.Error()
-	r.log.Warn("the clusters stay as they are", "kind", kind, "namespace", r.from.Namespace, "err", err,
+	r.last = text
+	r.log.Warn("the clusters stay as they are", "kind", kind, "namespace", r.from.Namespace, "err", text,
 		"hint", "allow get, list and watch of secrets in this namespace")
 }
 

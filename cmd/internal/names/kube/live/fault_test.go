@@ -86,22 +86,57 @@ func TestFaults(t *testing.T) {
 		b.eventually(t, name, "A", "192.0.2.41")
 	})
 
+	refuse := func(code int, reason, wait string) func(http.ResponseWriter, *http.Request) bool {
+		return func(w http.ResponseWriter, _ *http.Request) bool {
+			if wait != "" {
+				w.Header().Set("Retry-After", wait)
+			}
+			return status(w, code, reason, "told so")
+		}
+	}
+	const kinds = 3 // that are watched, each of which may tell
+	silence := make(chan struct{})
 	for _, tc := range []struct {
-		name         string
-		code         int
-		reason, hint string
+		name  string
+		spoil func(http.ResponseWriter, *http.Request) bool
+		err   string // as the status has it, too
+		hint  string
 	}{
-		{"credentials", http.StatusUnauthorized, "Unauthorized", "does not accept the credentials"},
-		{"rights", http.StatusForbidden, "Forbidden", "allow get, list and watch of it"},
-		{"overload", http.StatusServiceUnavailable, "ServiceUnavailable", "asked again, less and less often"},
+		{"credentials", refuse(http.StatusUnauthorized, "Unauthorized", ""), "told so", "does not accept the credentials"},
+		{"rights", refuse(http.StatusForbidden, "Forbidden", ""), "told so", "allow get, list and watch of it"},
+		{"overload", refuse(http.StatusServiceUnavailable, "ServiceUnavailable", ""), "told so", "asked again, less and less often"},
+		{"told to wait", refuse(http.StatusTooManyRequests, "TooManyRequests", "3600"), "told so", "asked again, less and less often"},
+		{"silence", func(http.ResponseWriter, *http.Request) bool { <-silence; return false }, "no answer from its API server for 10s", "the network lets us through"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			way.cut(func(w http.ResponseWriter, _ *http.Request) bool { return status(w, tc.code, tc.reason, "told so") })
-			b.log.Saw(t, patience, "away; its names stay as they were", tc.hint)
-			if tc.code == http.StatusServiceUnavailable {
+			said := func() int { return strings.Count(b.log.String(), tc.err) }
+			before := said()
+			var asked atomic.Int64
+			way.cut(func(w http.ResponseWriter, r *http.Request) bool { asked.Add(1); return tc.spoil(w, r) })
+			b.log.Saw(t, patience, "away; its names stay as they were", tc.err, tc.hint)
+			testenv.Eventually(t, patience, func() error {
+				if st := b.source.Status(); !strings.Contains(st[0].Error, tc.err) {
+					return fmt.Errorf("status: %+v", st)
+				}
+				return nil
+			})
+			if tc.name == "overload" {
 				// And in the end it is away for too long.
 				b.eventually(t, name, "A", "SERVFAIL")
 				b.log.Saw(t, patience, "away for too long; its names are let go")
+			}
+			if tc.name == "silence" {
+				close(silence)
+			} else {
+				testenv.Eventually(t, patience, func() error {
+					if n := asked.Load(); n < 2*kinds {
+						return fmt.Errorf("asked %d times", n)
+					}
+					return nil
+				})
+			}
+			if n := said() - before; n > kinds {
+				t.Errorf("the same is told %d times", n)
 			}
 			way.cut(nil)
 			b.eventually(t, name, "A", "192.0.2.41")
