@@ -203,16 +203,16 @@ func TestTable(t *testing.T) {
 	}
 }
 
-func TestInsertTable(t *testing.T) {
+func TestInsert(t *testing.T) {
 	document := "before\n" + tableBegin + "\nold\n" + tableEnd + "\nafter\n"
 	want := "before\n" + tableBegin + "\nnew\n" + tableEnd + "\nafter\n"
 	for _, old := range []string{document, want} {
-		if got := insertTable(old, "new\n"); got != want {
+		if got := insert(old, tableBegin, "new\n"); got != want {
 			t.Errorf("insert into %q: %q", old, got)
 		}
 	}
 	for _, without := range []string{"no markers\n", tableBegin + "\nno end\n"} {
-		if got := insertTable(without, "new\n"); got != without {
+		if got := insert(without, tableBegin, "new\n"); got != without {
 			t.Errorf("insert into %q: %q", without, got)
 		}
 	}

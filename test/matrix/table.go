@@ -11,10 +11,11 @@ import (
 	"strings"
 )
 
-// The markers between which a table is written.
+// The markers between which the table is written, or a summary of it.
 const (
-	tableBegin = "<!-- kernel matrix: begin, written by make matrix -->"
-	tableEnd   = "<!-- kernel matrix: end -->"
+	tableBegin   = "<!-- kernel matrix: begin, written by make matrix -->"
+	summaryBegin = "<!-- kernel matrix, summary: begin, written by make matrix -->"
+	tableEnd     = "<!-- kernel matrix: end -->"
 )
 
 // column is one column of the table.
@@ -42,6 +43,15 @@ func columns() []column {
 		{"IPv6", cellAll("ipv6")},
 		{"attach order", cellAll("order")},
 	}...)
+}
+
+// summaryColumns are those for who wants to know whether his kernel will do.
+func summaryColumns() []column {
+	titles := []string{
+		"privileged tests", "tags, IPv4", "tags, IPv6", "re-steer and return",
+		"hooks", "by link", "netns cookie", "worker without CAP_BPF", "ring buffer", "IPv6",
+	}
+	return slices.DeleteFunc(columns(), func(c column) bool { return !slices.Contains(titles, c.title) })
 }
 
 const (
@@ -151,18 +161,21 @@ func cellAll(keys ...string) func(Result) string {
 	}
 }
 
-// table makes the table in Markdown, a line for each kernel.
-func table(results []Result) string {
+// table makes the table in Markdown, with what dnsteer check says.
+func table(results []Result) string { return grid(results, columns()) + remarks(results) }
+
+// grid makes a line for each kernel.
+func grid(results []Result, columns []column) string {
 	var b strings.Builder
 	titles := []string{"Linux"}
-	for _, c := range columns() {
+	for _, c := range columns {
 		titles = append(titles, c.title)
 	}
 	row(&b, titles)
 	row(&b, slices.Repeat([]string{"---"}, len(titles)))
 	for _, r := range results {
 		cells := []string{r.name()}
-		for _, c := range columns() {
+		for _, c := range columns {
 			if r.Outcome == Missing && len(cells) > 1 {
 				cells = append(cells, "")
 				continue
@@ -171,7 +184,6 @@ func table(results []Result) string {
 		}
 		row(&b, cells)
 	}
-	b.WriteString(remarks(results))
 	return b.String()
 }
 
@@ -220,15 +232,21 @@ func row(b *strings.Builder, cells []string) {
 	b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 }
 
-// insertTable puts the table between the markers of a document, which is returned
-// as it is if it has none.
-func insertTable(document, table string) string {
-	before, rest, found := strings.Cut(document, tableBegin+"\n")
+// insertTables puts the table, and its summary, where a document has the markers for them.
+func insertTables(document string, results []Result) string {
+	document = insert(document, tableBegin, table(results))
+	return insert(document, summaryBegin, grid(results, summaryColumns()))
+}
+
+// insert puts text between the markers of a document, which is returned as it is if it
+// has none.
+func insert(document, begin, text string) string {
+	before, rest, found := strings.Cut(document, begin+"\n")
 	_, after, closed := strings.Cut(rest, tableEnd)
 	if !found || !closed {
 		return document
 	}
-	return before + tableBegin + "\n" + table + tableEnd + after
+	return before + begin + "\n" + text + tableEnd + after
 }
 
 // updateTables writes the table of all results into the documents.
@@ -243,7 +261,7 @@ func updateTables(opts options) error {
 		if err != nil {
 			return err
 		}
-		updated := insertTable(string(old), table(results))
+		updated := insertTables(string(old), results)
 		if updated == string(old) {
 			continue
 		}
