@@ -11,7 +11,7 @@ export BPF2GO_CFLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v2 -fno-ident
 DEPS_E2E := busybox containerd musl-tools nftables nsd runc
 
 # Debian packages that the tests talk to: nameservers, C libraries, clients.
-DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-dnsutils \
+DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-dnsutils dnsperf \
 	nsd unbound nodejs python3 $(CLANG) llvm-14 clang-format-14 \
 	qemu-system-x86 xz-utils zstd
 

@@ -10,6 +10,7 @@
 //
 // Six queries in ten are for a name of the table, three for one that the cache has, one
 // for a name that nobody has asked for. None may be without an answer. Only those of the
-// last kind may fail, and only while the upstream is down. The resolver's memory and
-// descriptors may not be more at the end than at the beginning.
+// last kind may fail, and only while the upstream is down. Debian's dnsperf asks for names
+// of the table beside it, over UDP and TCP, and may lose nothing either. The resolver's
+// memory and descriptors may not be more at the end than at the beginning.
 package soak

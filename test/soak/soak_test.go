@@ -98,6 +98,7 @@ func TestSoak(t *testing.T) {
 	client.Start(cmd)
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
+	overUDP, overTCP := startDNSPerf(t, place, "udp"), startDNSPerf(t, place, "tcp")
 
 	var outages []outage
 	var looks []look
@@ -123,6 +124,8 @@ func TestSoak(t *testing.T) {
 			outages = append(outages, outage{from, time.Now().Add(grace).UnixNano()})
 		}
 	}
+	overUDP()
+	overTCP()
 	service.Stop()
 	var got outcome
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
