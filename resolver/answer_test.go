@@ -12,7 +12,6 @@ import (
 
 const storyTable = `
 ttl: 20
-authority: [cluster2.example.org]
 names:
   reviews.bookinfo.cluster2.example.org: [192.0.2.10, "2001:db8::10"]
   www.example.org: {cname: web.example.org, ttl: 60}
@@ -23,6 +22,7 @@ names:
     srv: [{target: web.example.org, port: 80, weight: 5}, {target: far.example.org, port: 81, priority: 1}]
   "*.apps.example.org": [192.0.2.20]
   deep.blue.apps.example.org: [192.0.2.21]
+authority: [cluster2.example.org]
 `
 
 // answered is what a test looks at in a reply.
