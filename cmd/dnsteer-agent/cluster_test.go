@@ -8,12 +8,24 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
 	"github.com/dnsteer/dnsteer/test/kube"
@@ -151,20 +163,23 @@ func TestRemoved(t *testing.T) {
 	if !loaded() {
 		t.Error("a restart unloads")
 	}
+	slow := newSlowServer(t, c)
 	for _, step := range []struct {
-		name string
-		do   func()
+		name       string
+		kubeconfig string
+		do         func()
 	}{
-		{"DaemonSet", func() {
+		{"DaemonSet", c.Kubeconfig, func() {
 			c.Kubectl("-n", "ours", "delete", "daemonset", "dnsteer-agent", "--cascade=background", "--wait=false")
 		}},
-		{"gone before", func() {}},
-		{"namespace", func() { // without a controller it stays, and what is in it
+		{"gone before", c.Kubeconfig, func() {}},
+		{"gone before, and told late", slow.kubeconfig, func() { time.AfterFunc(removalTime+time.Second, slow.tell) }},
+		{"namespace", c.Kubeconfig, func() { // without a controller it stays, and what is in it
 			c.Apply(daemonSet)
 			c.Kubectl("delete", "namespace", "ours", "--wait=false")
 		}},
 	} {
-		agent = w.startHere(t, args...)
+		agent = w.startHere(t, "-node", "n1", "-kubeconfig", step.kubeconfig, "-instance", own)
 		agent.says(t, "watch for the removal of our DaemonSet")
 		step.do()
 		agent.end(t, unix.SIGTERM)
@@ -172,6 +187,53 @@ func TestRemoved(t *testing.T) {
 			t.Errorf("%s: left behind: %v, %v, datapath %v", step.name, left, err, loaded())
 		}
 	}
+}
+
+// slowServer is the API server, but of DaemonSets it says nothing before tell is called.
+type slowServer struct {
+	kubeconfig string
+	tell       func()
+}
+
+func newSlowServer(t *testing.T, c *kube.ControlPlane) slowServer {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := url.Parse(c.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, to := make(chan struct{}), httputil.NewSingleHostReverseProxy(target)
+	to.Transport, to.FlushInterval, to.ErrorLog = transport, -1, log.New(io.Discard, "", 0) // the agent goes amid watches
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { _ = recover() }() // so the proxy gives up a watch
+		if strings.Contains(r.URL.Path, "daemonsets") {
+			select {
+			case <-told:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		to.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+		utilnet.CloseIdleConnectionsFor(transport)
+	})
+	text, err := os.ReadFile(c.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	writeFile(t, kubeconfig, strings.ReplaceAll(string(text), c.URL, s.URL))
+	return slowServer{kubeconfig, sync.OnceFunc(func() { close(told) })}
 }
 
 const daemonSet = `

@@ -14,38 +14,48 @@ import (
 
 // AwaitRemoved tells whether the DaemonSet that we are of, or its namespace, is gone or
 // about to be. Who is told to end may be told before: one object is deleted after another,
-// and a namespace's in any order. So it waits for a while, unless we are of no DaemonSet.
+// and a namespace's in any order. So it waits for a while, unless we are of no DaemonSet;
+// and first, longer, for an API server that has told nothing of them yet.
 //
 // They are watched rather than asked for at the end: who removes them removes our
 // permissions in the same moment, but a watch that has begun goes on.
 func (c *Cluster) AwaitRemoved(patience time.Duration) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	began, synced := time.Now(), time.Time{}
 	for c.owners.Load() != nil {
-		if c.isRemoved() {
+		removed, known := c.isRemoved()
+		if removed {
 			return true
 		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
+		if known && synced.IsZero() {
+			synced = time.Now()
 		}
+		if known && time.Since(synced) >= patience || time.Since(began) >= max(patience, firstWordTime) {
+			return false
+		}
+		<-tick.C
 	}
 	return false
 }
 
-func (c *Cluster) isRemoved() bool {
+// firstWordTime is how long the API server may take to tell of our DaemonSet at all. An
+// agent that has just begun, on a busy cluster, has not been told.
+const firstWordTime = 10 * time.Second
+
+// isRemoved tells whether one of the owners is gone or going, and whether all are known.
+func (c *Cluster) isRemoved() (removed, known bool) {
+	known = true
 	for _, owner := range *c.owners.Load() {
 		if !owner.HasSynced() {
+			known = false
 			continue
 		}
 		if found := owner.GetIndexer().List(); len(found) == 0 || isGoing(found[0]) {
-			return true
+			return true, known
 		}
 	}
-	return false
+	return false, known
 }
 
 // ownerInterval is how soon our own pod is looked for again.
