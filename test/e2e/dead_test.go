@@ -22,7 +22,7 @@ func dead(t *testing.T, w *world) {
 	signalled := time.Now()
 	w.Kubectl("-n", namespace, "delete", daemonSet, "--cascade=orphan")
 	w.Kubectl("-n", namespace, "delete", "pods", "--all", "--force", "--grace-period=0")
-	w.Kubectl("delete", "-k", overlayDir(t), "--ignore-not-found", "--timeout=60s")
+	w.Kubectl("delete", "-k", overlayDir(t), "--ignore-not-found", rollTimeout)
 	for _, n := range w.Nodes {
 		testenv.Eventually(t, settleTimeout, func() error {
 			if pids := n.Processes("dnsteer-agent"); len(pids) > 0 {

@@ -19,6 +19,8 @@ const (
 	daemonSet = "daemonset/dnsteer-agent"
 	// settleTimeout is for what follows a change within seconds, on a busy machine.
 	settleTimeout = time.Minute
+	// rollTimeout is for pods that come and go, on such a machine.
+	rollTimeout = "--timeout=3m"
 )
 
 // A name of the table, which the cluster's DNS does not know.
@@ -119,7 +121,7 @@ func overlayDir(t *testing.T) string {
 // awaitAgents returns when the DaemonSet is as it should be on every node.
 func (w *world) awaitAgents(t *testing.T) {
 	t.Helper()
-	if out, err := w.TryKubectl("-n", namespace, "rollout", "status", daemonSet, "--timeout=120s"); err != nil {
+	if out, err := w.TryKubectl("-n", namespace, "rollout", "status", daemonSet, rollTimeout); err != nil {
 		state, _ := w.TryKubectl("-n", namespace, "get", "pods,events", "-o", "wide")
 		logs, _ := w.TryKubectl("-n", namespace, "logs", daemonSet, "--tail=30")
 		t.Fatalf("roll out the agent: %v\n%s%s\nlog:\n%s", err, out, state, logs)

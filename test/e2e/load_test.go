@@ -257,7 +257,7 @@ func upgrade(t *testing.T, w *world) {
 // uninstall: the same command the other way round; no query is lost, nothing is left.
 func uninstall(t *testing.T, w *world) {
 	from := w.loads()
-	w.Kubectl("delete", "-k", overlayDir(t), "--timeout=60s")
+	w.Kubectl("delete", "-k", overlayDir(t), rollTimeout)
 	w.awaitOutcome(t, unknown, 100)
 	w.settle(t)
 	w.report(t, from, outage{}, tableAddr, unknown)

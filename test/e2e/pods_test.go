@@ -112,7 +112,7 @@ func newPods(t *testing.T, w *world) {
 	for _, n := range w.Nodes {
 		w.Apply(fmt.Sprintf(firstPod, n.Name, cluster.ClientImage, tableName))
 	}
-	w.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod", "-l", "app=first", "--timeout=60s")
+	w.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod", "-l", "app=first", rollTimeout)
 	for _, n := range w.Nodes {
 		for _, container := range []string{"init", "main"} {
 			out := w.Kubectl("logs", "first-"+n.Name, "-c", container)
