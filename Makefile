@@ -37,7 +37,7 @@ demo: build ## the story, for real: netfilter, then dnsteer (needs root)
 	go run ./test/demo -dnsteer bin/dnsteer
 
 test: lint check-generated ## every test, the privileged ones included (needs root and 'make deps')
-	go test $(RACE) -count=1 $(UNPRIVILEGED)
+	go test $(RACE) -count=1 -timeout 20m $(UNPRIVILEGED)
 	go test -count=1 -timeout 20m $(PRIVILEGED)
 	go test -count=1 -timeout 20m -tags agent -run TestAgent ./test/conformance
 	go test -count=1 -timeout 40m ./test/matrix/... ./test/vmexec/...
