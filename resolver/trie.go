@@ -15,7 +15,7 @@ const (
 	// maxLeaf items are in one leaf, two for each branch of the node that it becomes.
 	maxLeaf = 2 * fan
 	// leafStep is by how many items a leaf grows.
-	leafStep = 4
+	leafStep = 2
 	// maxShift leaves no bits of a hash to branch by.
 	maxShift = 32 - fanBits
 )

@@ -4,7 +4,9 @@ package kube
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
+	"slices"
 )
 
 // packed is what DNS needs of an object, in as few octets as will do: a cluster may have
@@ -68,18 +70,37 @@ func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
+// appendAddrs says in the lowest bit of their number whether they tell how long they are:
+// those of IPv4 alone need not.
 func appendAddrs(b []byte, addrs []netip.Addr) []byte {
-	b = binary.AppendUvarint(b, uint64(len(addrs)))
+	number := uint64(len(addrs)) << 1
+	if slices.ContainsFunc(addrs, netip.Addr.Is6) {
+		number |= 1
+	}
+	b = binary.AppendUvarint(b, number)
 	for _, a := range addrs {
-		b = appendText(b, string(a.AsSlice()))
+		if number&1 == 0 {
+			b = append(b, a.AsSlice()...)
+		} else {
+			b = appendText(b, string(a.AsSlice()))
+		}
 	}
 	return b
 }
 
+// protocols are those that take an octet alone; any other has its text behind that of none.
+var protocols = []string{"", "tcp", "udp", "sctp"}
+
 func appendPorts(b []byte, ports []port) []byte {
 	b = binary.AppendUvarint(b, uint64(len(ports)))
 	for _, p := range ports {
-		b = binary.BigEndian.AppendUint16(appendText(appendText(b, p.name), p.protocol), p.number)
+		b = appendText(b, p.name)
+		known := max(0, slices.Index(protocols, p.protocol))
+		b = append(b, byte(known))
+		if known == 0 {
+			b = appendText(b, p.protocol)
+		}
+		b = binary.BigEndian.AppendUint16(b, p.number)
 	}
 	return b
 }
@@ -110,8 +131,13 @@ func (r *reader) octets(n int) string {
 func (r *reader) text() string { return r.octets(r.number()) }
 
 func (r *reader) addrs() (addrs []netip.Addr) {
-	for range r.number() {
-		a, _ := netip.AddrFromSlice([]byte(r.text()))
+	number := r.number()
+	for range number >> 1 {
+		octets := net.IPv4len
+		if number&1 == 1 {
+			octets = r.number()
+		}
+		a, _ := netip.AddrFromSlice([]byte(r.octets(octets)))
 		addrs = append(addrs, a)
 	}
 	return addrs
@@ -119,7 +145,10 @@ func (r *reader) addrs() (addrs []netip.Addr) {
 
 func (r *reader) ports() (ports []port) {
 	for range r.number() {
-		p := port{name: r.text(), protocol: r.text()}
+		p := port{name: r.text(), protocol: protocols[r.octets(1)[0]]}
+		if p.protocol == "" {
+			p.protocol = r.text()
+		}
 		p.number = uint16(r.octets(1)[0])<<8 | uint16(r.octets(1)[0])
 		ports = append(ports, p)
 	}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"iter"
 	"slices"
+	"strings"
 )
 
 // state is what is known of one cluster. Its Source guards it.
@@ -63,6 +64,9 @@ func (st *state) setSlice(kind int, k key, s *slice, before func(key)) {
 		return
 	}
 	now := owner{s.service.name, kind}
+	if strings.HasPrefix(k.name, now.service) {
+		now.service = k.name[:len(now.service)] // as most are called: keep the text once
+	}
 	of, fresh := now.key(k), part{k.name, s.pack()}
 	i, ok := find(st.of[of], k.name)
 	if ok && st.of[of][i] == fresh {

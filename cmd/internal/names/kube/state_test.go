@@ -13,7 +13,7 @@ import (
 // What was packed comes back as it was, and only what is the same is packed the same.
 func TestPacked(t *testing.T) {
 	addrs := parseAddrs([]string{"10.96.0.1", "2001:db8::1"})
-	ports := []port{{"http", "tcp", 80}, {"dns", "udp", 65535}}
+	ports := []port{{"http", "tcp", 80}, {"dns", "udp", 65535}, {"x", "other", 1}, {"y", "sctp", 2}}
 	seen := make(map[packed]int)
 	for i, s := range []*service{
 		{}, {headless: true}, {external: "a.example.org"}, {addrs: addrs}, {addrs: addrs[:1]}, {addrs: addrs[1:]},
