@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"context"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 )
@@ -13,7 +14,7 @@ import (
 // answers one chance (RFC 5452 section 5). Each gets the answer with its own ID,
 // spelling and size, which is reply.go's work.
 func (s *Server) join(next Exchanger) Exchanger {
-	s.joins = &joinStage{next: next, joins: &s.metrics.joins, flights: make(map[flightKey]*flight)}
+	s.joins = &joinStage{next: next, joins: &s.metrics.joins, flights: make(flights)}
 	return s.joins
 }
 
@@ -22,17 +23,61 @@ type joinStage struct {
 	joins *atomic.Uint64
 
 	mu      sync.Mutex // guards flights and the waiters of each
-	flights map[flightKey]*flight
+	flights flights
+}
+
+// flights are questions on their way, by the hash of their keys, which is made once: those
+// with the same one follow each other.
+type flights map[uint64]*flight
+
+func (s flights) find(k *flightKey) *flight {
+	f := s[k.hash]
+	for f != nil && f.key != *k {
+		f = f.next
+	}
+	return f
+}
+
+func (s flights) add(f *flight) {
+	f.next = s[f.key.hash]
+	s[f.key.hash] = f
+}
+
+// remove takes a flight off the list; another one may stand in its place already.
+func (s flights) remove(gone *flight) {
+	h := gone.key.hash
+	switch first := s[h]; {
+	case first == gone && gone.next == nil:
+		delete(s, h)
+	case first == gone:
+		s[h] = gone.next
+	default:
+		for f := first; f != nil; f = f.next {
+			if f.next == gone {
+				f.next = gone.next
+				return
+			}
+		}
+	}
 }
 
 // flightKey keeps transports apart: what came by TCP goes on by TCP.
 type flightKey struct {
 	key
-	tcp bool
+	tcp  bool
+	hash uint64
+}
+
+func newFlightKey(req *Request) flightKey {
+	k := flightKey{key: req.own(), tcp: req.TCP}
+	k.hash = maphash.String(seed, string(k.name)) ^ uint64(k.qtype) ^ uint64(k.set.scope)<<16
+	return k
 }
 
 // flight is one question on its way.
 type flight struct {
+	key     flightKey
+	next    *flight // with the same hash
 	waiters int
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when res and err are there; nil if nobody looks
@@ -45,9 +90,8 @@ func (s *joinStage) Exchange(ctx context.Context, req *Request) (*Response, erro
 	if !req.keyed {
 		return s.next.Exchange(ctx, req)
 	}
-	k := flightKey{req.own(), req.TCP}
-	f := s.board(ctx, k, req)
-	defer s.leave(k, f)
+	f := s.board(ctx, newFlightKey(req), req)
+	defer s.leave(f)
 	select {
 	case <-f.done:
 		return f.res, f.err
@@ -61,7 +105,7 @@ func (s *joinStage) Exchange(ctx context.Context, req *Request) (*Response, erro
 func (s *joinStage) board(ctx context.Context, k flightKey, req *Request) *flight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f, ok := s.flights[k]; ok {
+	if f := s.flights.find(&k); f != nil {
 		f.waiters++
 		s.joins.Add(1)
 		if f.done == nil {
@@ -70,43 +114,36 @@ func (s *joinStage) board(ctx context.Context, k flightKey, req *Request) *fligh
 		return f
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	f := &flight{waiters: 1, cancel: cancel, done: make(chan struct{})}
-	s.flights[k] = f
+	f := &flight{key: k, waiters: 1, cancel: cancel, done: make(chan struct{})}
+	s.flights.add(f)
 	go func() {
 		res, err := s.next.Exchange(ctx, req)
-		s.land(k, f, res, err)
+		s.land(f, res, err)
 	}()
 	return f
 }
 
 // land ends a flight.
-func (s *joinStage) land(k flightKey, f *flight, res *Response, err error) {
-	if s.close(k, f) {
+func (s *joinStage) land(f *flight, res *Response, err error) {
+	if s.close(f) {
 		f.res, f.err = res, err
 		close(f.done)
 	}
 }
 
 // close lets nobody join a flight any more, and reports whether somebody looks.
-func (s *joinStage) close(k flightKey, f *flight) bool {
+func (s *joinStage) close(f *flight) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.remove(k, f)
+	s.flights.remove(f)
 	return f.done != nil
 }
 
-func (s *joinStage) leave(k flightKey, f *flight) {
+func (s *joinStage) leave(f *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f.waiters--; f.waiters == 0 {
 		f.cancel()
-		s.remove(k, f) // a flight that is cancelled takes no more passengers
-	}
-}
-
-// remove takes a flight off the list; another one may stand in its place already.
-func (s *joinStage) remove(k flightKey, f *flight) {
-	if s.flights[k] == f {
-		delete(s.flights, k)
+		s.flights.remove(f) // a flight that is cancelled takes no more passengers
 	}
 }

@@ -5,6 +5,7 @@ package resolver
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
 )
@@ -30,33 +31,41 @@ func (s *limitStage) Exchange(ctx context.Context, req *Request) (*Response, err
 	return res, nil
 }
 
+// turns bounds how many do something at a time. The zero value lets nobody.
+type turns struct {
+	taken atomic.Int64
+	most  int64
+}
+
+// take takes a turn, false if there is none left.
+func (t *turns) take() bool {
+	if t.taken.Add(1) <= t.most {
+		return true
+	}
+	t.give()
+	return false
+}
+
+func (t *turns) give() { t.taken.Add(-1) }
+
 // enter takes the turn of a query that waits for an upstream. Whoever got it leaves.
 func (sc *Scope) enter() error {
-	if !take(sc.forwards) {
-		return crowded(cap(sc.forwards))
+	if !sc.forwards.take() {
+		return crowded(sc.forwards.most)
 	}
-	if !take(sc.server.forwards) {
-		<-sc.forwards
-		return crowded(cap(sc.server.forwards))
+	if !sc.server.forwards.take() {
+		sc.forwards.give()
+		return crowded(sc.server.forwards.most)
 	}
 	return nil
 }
 
 func (sc *Scope) leave() {
-	<-sc.server.forwards
-	<-sc.forwards
+	sc.server.forwards.give()
+	sc.forwards.give()
 }
 
-func take(turns chan struct{}) bool {
-	select {
-	case turns <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func crowded(n int) *failure {
+func crowded(n int64) *failure {
 	return &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeOther,
 		text: fmt.Sprintf("%d queries already wait for upstreams", n)}
 }

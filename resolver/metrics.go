@@ -189,7 +189,7 @@ func (c collector) collectCounts(out chan<- prometheus.Metric) {
 	out <- metricDropped.counter(m.dropped.Load())
 	out <- metricUnsent.counter(m.unsent.Load())
 	out <- metricConnections.gauge(int(m.connections.Load()))
-	out <- metricWaiting.gauge(len(c.forwards))
+	out <- metricWaiting.gauge(int(c.forwards.taken.Load()))
 	out <- metricJoins.counter(m.joins.Load())
 	out <- metricSaved.counter(saved)
 	t := c.table.Load()

@@ -20,7 +20,6 @@ type passage struct {
 	try
 	asked      plainRequest
 	flight     flight
-	key        flightKey
 	epoch      uint64
 	passengers []passenger // guarded by joinStage.mu while the flight is on its list
 	first      [1]passenger
@@ -113,7 +112,8 @@ func (l *udpLoop) board(p *passage) bool {
 		return false
 	}
 	p.try = try{peer: up, req: up.cases.spell(req, l.path.read), opt: req.edns, network: "udp", start: l.path.read, to: p}
-	p.key, p.passengers = flightKey{req.own(), false}, p.first[:]
+	p.flight = flight{key: newFlightKey(req), waiters: 1, passage: p} // its passengers never leave
+	p.passengers = p.first[:]
 	p.due, p.work = p.start.Add(wait), l.work
 	if l.cache != nil {
 		p.epoch = l.cache.epoch.Load()
@@ -165,11 +165,10 @@ func (l *udpLoop) head(req *Request) bool {
 func (s *joinStage) start(p *passage) (started, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.flights[p.key]
+	f := s.flights.find(&p.flight.key)
 	switch {
 	case f == nil:
-		p.flight = flight{waiters: 1, passage: p} // its passengers never leave
-		s.flights[p.key] = &p.flight
+		s.flights.add(&p.flight)
 		return true, true
 	case f.passage == nil:
 		return false, false
@@ -296,7 +295,7 @@ func (p *passage) end(res *Response, err error) {
 }
 
 // land lets nobody join any more, and reports whether a goroutine waits too.
-func (p *passage) land() bool { return p.req.scope.server.joins.close(p.key, &p.flight) }
+func (p *passage) land() bool { return p.req.scope.server.joins.close(&p.flight) }
 
 // passages are those of a scope that wait, the newest first.
 type passages struct {

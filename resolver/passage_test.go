@@ -130,8 +130,8 @@ func TestPassage(t *testing.T) {
 		testenv.Eventually(t, patience, func() error {
 			s.joins.mu.Lock()
 			defer s.joins.mu.Unlock()
-			if len(s.joins.flights) != 0 || len(s.forwards) != 0 || len(s.own.forwards) != 0 {
-				return fmt.Errorf("left: %d flights, %d turns, %d of the scope", len(s.joins.flights), len(s.forwards), len(s.own.forwards))
+			if len(s.joins.flights) != 0 || s.forwards.taken.Load() != 0 || s.own.forwards.taken.Load() != 0 {
+				return fmt.Errorf("left: %d flights, %d turns, %d of the scope", len(s.joins.flights), s.forwards.taken.Load(), s.own.forwards.taken.Load())
 			}
 			return nil
 		})
@@ -297,7 +297,7 @@ func TestPassageWithoutPort(t *testing.T) {
 	testenv.Eventually(t, patience, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.opening {
+		if p.opening > 0 {
 			return fmt.Errorf("%d ports are open, and others to come", len(p.ports))
 		}
 		return nil

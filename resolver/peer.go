@@ -28,7 +28,9 @@ type peer struct {
 	mu      sync.Mutex // guards what follows
 	ports   []*port    // that take queries
 	streams []*stream
-	opening bool
+	opening int           // ports that will be there soon
+	opened  chan struct{} // closed when one of them is, or is not; nil if nobody waits
+	dice    dice
 	sweeper *time.Timer // runs while there are ports
 	used    time.Time
 	health  health
@@ -138,15 +140,47 @@ func (p *peer) reserve(from *port, t *try) (id uint16, ok bool) {
 	return id, nth > 0
 }
 
-// port draws one of the open ports, or opens another one.
+// port draws one of the open ports, or opens another one where they are few. However many
+// queries come at once, they open no more than they need.
 func (p *peer) port(ctx context.Context) (*port, error) {
-	p.mu.Lock()
-	open := p.drawFrom(maxPorts, time.Now())
-	p.mu.Unlock()
-	if open != nil {
-		return open, nil
+	for {
+		open, opened, claimed := p.findPort()
+		if claimed {
+			return p.open(ctx)
+		}
+		if open != nil {
+			return open, nil
+		}
+		select {
+		case <-opened:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	return p.open(ctx)
+}
+
+// findPort claims the place of a port that is to be opened, or else draws one of those that
+// are open. Where there are too few, opened tells when to look again.
+func (p *peer) findPort() (open *port, opened chan struct{}, claimed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	open = p.drawFrom(minPorts, time.Now())
+	if p.claim() {
+		return nil, nil, true
+	}
+	if open == nil && p.opened == nil {
+		p.opened = make(chan struct{})
+	}
+	return open, p.opened, false
+}
+
+// claim takes the place of another port, for whoever opens it; false if there are enough.
+func (p *peer) claim() bool {
+	if len(p.ports)+p.opening >= maxPorts {
+		return false
+	}
+	p.opening++
+	return true
 }
 
 // readyPort draws one of the open ports, and has others opened where there are few; nil
@@ -155,37 +189,48 @@ func (p *peer) readyPort(now time.Time) *port {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	open := p.drawFrom(minPorts, now)
-	if len(p.ports) < maxPorts && !p.opening {
-		p.opening = true
+	if p.opening == 0 && p.claim() {
 		go p.openOthers()
 	}
 	return open
 }
 
-// openOthers opens ports until there are enough to draw from for a while.
+// openOthers opens ports until there are enough to draw from for a while. The place of the
+// first one is claimed.
 func (p *peer) openOthers() {
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
 	for {
-		_, err := p.open(ctx) // the next query finds out, and tells
+		if _, err := p.open(ctx); err != nil {
+			return // the next query finds out, and tells
+		}
 		p.mu.Lock()
-		if p.opening = err == nil && len(p.ports) < maxPorts; !p.opening {
-			p.mu.Unlock()
+		more := p.claim()
+		p.mu.Unlock()
+		if !more {
 			return
 		}
-		p.mu.Unlock()
 	}
 }
 
+// open opens a port whose place is claimed.
 func (p *peer) open(ctx context.Context) (*port, error) {
 	conn, err := p.scope.dial(ctx, "udp", p.up.addr)
+	var opened *port
+	if err == nil {
+		opened = newPort(p, conn)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opening--
+	if p.opened != nil {
+		close(p.opened)
+		p.opened = nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	opened := newPort(p, conn)
 	go opened.read()
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.ports = append(p.ports, opened)
 	if p.sweeper == nil {
 		p.sweeper = time.AfterFunc(portLife, p.sweep)
@@ -197,7 +242,7 @@ func (p *peer) open(ctx context.Context) (*port, error) {
 func (p *peer) drawFrom(least int, now time.Time) *port {
 	p.used = now
 	for len(p.ports) >= least {
-		open := p.ports[draw(min(len(p.ports), 256))]
+		open := p.ports[p.dice.below(min(len(p.ports), 256))]
 		if !open.isOld(now) {
 			return open
 		}

@@ -3,7 +3,6 @@
 package resolver
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -16,13 +15,12 @@ type pending struct {
 	// come any more.
 	idle func()
 
-	mu      sync.Mutex // guards what follows
-	tries   map[uint16]*try
-	random  [64]byte // for IDs
-	unused  int      // of random, its end
-	taken   int      // tries so far
-	ended   int      // those that wait no more
-	retired bool     // the socket takes no more
+	mu      sync.Mutex      // guards what follows
+	tries   map[uint32]*try // by ID: the runtime finds keys of this size twice as fast
+	dice    dice
+	taken   int  // tries so far
+	ended   int  // those that wait no more
+	retired bool // the socket takes no more
 	closed  bool
 }
 
@@ -36,35 +34,25 @@ func (p *pending) add(t *try) (id uint16, nth int) {
 		return 0, 0
 	}
 	if p.tries == nil {
-		p.tries = make(map[uint16]*try)
+		p.tries = make(map[uint32]*try)
 	}
-	id = p.newID()
-	for p.tries[id] != nil {
-		id = p.newID()
+	id = p.dice.id()
+	for p.tries[uint32(id)] != nil {
+		id = p.dice.id()
 	}
-	p.tries[id] = t
+	p.tries[uint32(id)] = t
 	p.taken++
 	return id, p.taken
-}
-
-// newID is newID, for which the kernel is asked once for many.
-func (p *pending) newID() uint16 {
-	if p.unused == 0 {
-		_, _ = rand.Read(p.random[:])
-		p.unused = len(p.random)
-	}
-	p.unused -= 2
-	return binary.BigEndian.Uint16(p.random[p.unused:])
 }
 
 // take ends the wait for a try's answer, true for the first who does.
 func (p *pending) take(t *try, id uint16) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.tries[id] != t {
+	if p.tries[uint32(id)] != t {
 		return false
 	}
-	delete(p.tries, id)
+	delete(p.tries, uint32(id))
 	p.ended++
 	if len(p.tries) == 0 {
 		p.idle()
@@ -76,7 +64,14 @@ func (p *pending) take(t *try, id uint16) bool {
 func (p *pending) owes(t *try, id uint16) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.tries[id] == t
+	return p.tries[uint32(id)] == t
+}
+
+// isClosed reports whether nobody waits, nor may come.
+func (p *pending) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
 }
 
 // count is how many wait.
@@ -97,7 +92,7 @@ func (p *pending) retire() {
 }
 
 // abort ends the wait of all, and returns them.
-func (p *pending) abort() map[uint16]*try {
+func (p *pending) abort() map[uint32]*try {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := p.tries
@@ -116,7 +111,7 @@ func (p *pending) match(m *message, wire []byte) (t *try, reply *message, err er
 	}
 	id := binary.BigEndian.Uint16(wire)
 	p.mu.Lock()
-	t = p.tries[id]
+	t = p.tries[uint32(id)]
 	p.mu.Unlock()
 	if t == nil || !t.left.Load() || m.begin(wire, t.req.msg.name) != nil || !isReply(m, t.req, id) {
 		return nil, nil, nil

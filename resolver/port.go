@@ -3,7 +3,6 @@
 package resolver
 
 import (
-	"crypto/rand"
 	"errors"
 	"net"
 	"time"
@@ -20,9 +19,9 @@ const (
 	// enough for a query to draw one of them.
 	maxPorts, minPorts = 8, 4
 	// maxUses is how many queries a port takes, and some more where no other one is open
-	// yet: at full speed it is gone within milliseconds, and what it costs to open one is
+	// yet: at full speed it is gone within a second too, and what it costs to open one is
 	// shared by as many.
-	maxUses = 512
+	maxUses = 4096
 	// portLife is how long a port takes new queries at low speed.
 	portLife = time.Second
 )
@@ -53,10 +52,17 @@ func (p *port) isOld(now time.Time) bool { return now.Sub(p.born) >= portLife }
 // forget implements waiter.
 func (p *port) forget(t *try, id uint16) { p.take(t, id) }
 
+// closeIfRetired lets the loop of the port close it: Close would wait for the loop, which
+// may be who calls, or wait for who does.
 func (p *port) closeIfRetired() {
-	if p.retired && !p.closed {
+	switch {
+	case !p.retired || p.closed:
+	case p.socket == nil:
 		p.closed = true
 		_ = p.conn.Close()
+	default:
+		p.closed = true
+		_ = p.conn.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -91,19 +97,18 @@ func (p *port) send(t *try, id uint16) {
 
 // read hands out answers until the port is closed.
 func (p *port) read() {
+	defer p.conn.Close()
 	var in hearing
-	next := func() error { return p.hear(&in) }
+	next := func() error { return p.socket.Serve(func(b *mmsg.Batch) { p.hear(&in, b) }) }
 	if p.socket == nil {
 		buf := make([]byte, maxWire)
 		next = func() error { return p.hearOne(&in, buf) }
-	} else {
-		defer p.socket.Release()
 	}
 	for {
 		err := next()
 		switch {
 		case err == nil:
-		case errors.Is(err, net.ErrClosed):
+		case errors.Is(err, net.ErrClosed), p.isClosed():
 			p.fail(net.ErrClosed)
 			return
 		case isPassing(err):
@@ -125,17 +130,12 @@ type hearing struct {
 }
 
 // hear hands out the answers of a batch.
-func (p *port) hear(in *hearing) error {
-	b, err := p.socket.Read()
-	if err != nil {
-		return err
-	}
+func (p *port) hear(in *hearing, b *mmsg.Batch) {
 	in.now = time.Now()
 	for i := range b.Len() {
 		p.receive(in, b.Datagram(i))
 	}
 	in.end()
-	return nil
 }
 
 // hearOne is hear for any socket.
@@ -169,16 +169,4 @@ func (p *port) receive(in *hearing, wire []byte) {
 		reply, err = in.reply.headOnly(), nil
 	}
 	t.deliver(delivery{reply: reply, err: err, in: in})
-}
-
-// draw is an unpredictable number below n, which is at most 256.
-func draw(n int) int {
-	var b [1]byte
-	limit := 256 - 256%n // or some would come more often
-	for {
-		_, _ = rand.Read(b[:])
-		if int(b[0]) < limit {
-			return int(b[0]) % n
-		}
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,6 +106,49 @@ func TestIDAndPortAreUnpredictable(t *testing.T) {
 	}
 	if same > n/3 {
 		t.Errorf("the port was the one before it %d times in %d", same, n)
+	}
+}
+
+// However many queries come at once to a scope that has no ports, they open no more than
+// are drawn from.
+func TestBurstOpensFewPorts(t *testing.T) {
+	const n = 150 // which the buffer of a socket holds
+	up := upstream(t, with(t, nil, good), nil)
+	s, err := New(Config{Resend: patience, Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dials atomic.Int32
+	all := make(chan struct{})
+	sc := newScope(t, s, ScopeConfig{
+		Settings: Settings{Upstreams: []netip.AddrPort{up.addr}},
+		Dial: func(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error) {
+			dials.Add(1)
+			<-all
+			return dialHere(ctx, network, server)
+		},
+	})
+	l, addr := listen(t, "127.0.0.1")
+	serveScope(t, sc, l)
+	conn := connect(t, "udp", addr)
+	for i := range n {
+		send(t, conn, pack(t, query(fmt.Sprintf("n%d.example.org", i), dns.TypeA)))
+	}
+	testenv.Eventually(t, patience, func() error {
+		if waiting := sc.forwards.taken.Load(); waiting < n {
+			return fmt.Errorf("%d queries wait", waiting)
+		}
+		return nil
+	})
+	begin := time.Now()
+	close(all)
+	for range n {
+		receive(t, conn)
+	}
+	// On a machine that takes its time others replace them meanwhile.
+	lives := 1 + int32(time.Since(begin)/portLife)
+	if got := dials.Load(); got > maxPorts*lives {
+		t.Errorf("%d ports for a burst of %d queries", got, n)
 	}
 }
 

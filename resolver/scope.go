@@ -72,8 +72,8 @@ type Scope struct {
 	origin   func(netip.Addr) (netip.Addr, bool) // may be nil
 	dial     Dialer
 	private  bool
-	number   uint32        // nobody else's, and never 0
-	forwards chan struct{} // bounds what waits for upstreams
+	number   uint32 // nobody else's, and never 0
+	forwards turns  // of what waits for upstreams
 	listen   atomic.Pointer[[]netip.AddrPort]
 	peers    peers
 	passages passages
@@ -114,7 +114,8 @@ func (s *Server) NewScope(c ScopeConfig) (*Scope, error) {
 
 func (s *Server) newScope(c ScopeConfig) *Scope {
 	sc := &Scope{server: s, log: c.Logger, origin: c.Origin, dial: c.Dial, private: c.Private,
-		number: s.groups.next(), forwards: make(chan struct{}, c.MaxForwards)}
+		number: s.groups.next()}
+	sc.forwards.most = int64(c.MaxForwards)
 	if sc.origin == nil {
 		sc.origin = s.cfg.Origin
 	}

@@ -26,8 +26,8 @@ type Server struct {
 	answers   *cache
 	chain     Exchanger
 	joins     *joinStage
-	forwards  chan struct{} // bounds what waits for upstreams
-	forwarder *forwarder    // the end of the chain, nil if there is another one
+	forwards  turns      // of what waits for upstreams
+	forwarder *forwarder // the end of the chain, nil if there is another one
 	loops     loopChecks
 	metrics   *metrics
 	queryLog  *queryLog     // nil if it is off
@@ -66,7 +66,7 @@ func New(cfg Config) (*Server, error) {
 // limit counts those who wait, whether or not they wait for the same answer.
 func (s *Server) newChain(end Exchanger) Exchanger {
 	s.forwarder, _ = end.(*forwarder)
-	s.forwards = make(chan struct{}, s.cfg.MaxForwards)
+	s.forwards.most = int64(s.cfg.MaxForwards)
 	lookup, fill := s.cache.lookup, s.cache.fill
 	if s.cache == nil {
 		lookup, fill = none, none

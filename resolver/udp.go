@@ -67,10 +67,9 @@ func (v *serving) newUDPLoop(u *mmsg.Socket) *udpLoop {
 // serveUDP reads until v.reading ends.
 func (v *serving) serveUDP(u *mmsg.Socket) error {
 	l := v.newUDPLoop(u)
-	defer u.Release()
 	for {
-		err := l.next()
-		if err == nil || isPassing(err) {
+		err := u.Serve(l.take)
+		if isPassing(err) {
 			continue
 		}
 		if v.reading.Err() != nil && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)) {
@@ -80,13 +79,9 @@ func (v *serving) serveUDP(u *mmsg.Socket) error {
 	}
 }
 
-// next reads a batch of datagrams. What needs neither a message nor a goroutine is
+// take takes a batch of datagrams. What needs neither a message nor a goroutine is
 // answered between reading and a turn: the ping, and what is ready.
-func (l *udpLoop) next() error {
-	b, err := l.socket.Read()
-	if err != nil {
-		return err
-	}
+func (l *udpLoop) take(b *mmsg.Batch) {
 	l.long, l.heading = l.long[:0], heading{}
 	l.path.begin(time.Now())
 	for i := range b.Len() {
@@ -101,7 +96,6 @@ func (l *udpLoop) next() error {
 	for _, i := range l.long {
 		l.spawnUDP(l.socket, l.packet(b, i))
 	}
-	return nil
 }
 
 // answerReady queues the reply to a datagram, if one is ready or none is due.

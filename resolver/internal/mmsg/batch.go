@@ -34,6 +34,7 @@ type Batch struct {
 	slots   [Size]slot
 	data    []byte // of all datagrams, see mapped
 	n       int
+	named   bool // the kernel says who has sent each
 }
 
 // slot is the memory of one datagram, but for its octets.
@@ -62,7 +63,7 @@ func newBatch() *Batch {
 		s := &b.slots[i]
 		s.iov = unix.Iovec{Base: &b.data[i*stride]}
 		s.iov.SetLen(maxDatagram)
-		b.headers[i].msg = unix.Msghdr{Name: &s.from.name[0], Namelen: unix.SizeofSockaddrInet6, Iov: &s.iov, Control: &s.control[0]}
+		b.headers[i].msg = unix.Msghdr{Iov: &s.iov, Control: &s.control[0]}
 		b.headers[i].msg.SetIovlen(1)
 		b.headers[i].msg.SetControllen(controlSize)
 	}
@@ -81,10 +82,27 @@ func mapped(size int) []byte {
 	return data
 }
 
+// lend gives the batch to a socket.
+func (b *Batch) lend(s *Socket) {
+	b.socket = s
+	if b.named == !s.connected {
+		return
+	}
+	b.named = !s.connected
+	for i := range b.headers {
+		msg := &b.headers[i].msg
+		if msg.Name, msg.Namelen = nil, 0; b.named {
+			msg.Name, msg.Namelen = &b.slots[i].from.name[0], unix.SizeofSockaddrInet6
+		}
+	}
+}
+
 // rewind makes the headers that the kernel has filled fit for the next call.
 func (b *Batch) rewind() {
 	for i := range b.n {
-		b.headers[i].msg.Namelen = unix.SizeofSockaddrInet6
+		if b.named {
+			b.headers[i].msg.Namelen = unix.SizeofSockaddrInet6
+		}
 		b.headers[i].msg.SetControllen(controlSize)
 	}
 	b.n = 0
@@ -107,7 +125,8 @@ func (b *Batch) Local(i int) netip.Addr {
 	return localOf(b.slots[i].control[:b.headers[i].msg.Controllen])
 }
 
-// From is who sent datagram i. It is good until the next Read.
+// From is who sent datagram i, which a connected socket does not tell. It is good until the
+// next Read.
 func (b *Batch) From(i int) *Peer {
 	from := &b.slots[i].from
 	from.size = b.headers[i].msg.Namelen
@@ -115,7 +134,7 @@ func (b *Batch) From(i int) *Peer {
 }
 
 // Client is who sent datagram i, in the form that the socket speaks: IPv4 addresses
-// are mapped on one of IPv6.
+// are mapped on one of IPv6. A connected socket does not tell.
 func (b *Batch) Client(i int) netip.AddrPort {
 	name := &b.slots[i].from.name
 	port := binary.BigEndian.Uint16(name[2:])

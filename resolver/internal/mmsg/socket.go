@@ -15,14 +15,17 @@ import (
 // Socket is a UDP socket with the local address of each datagram: the one it is bound
 // to or, on a wildcard address, what IP_PKTINFO says. One goroutine reads; any may send.
 type Socket struct {
-	conn  *net.UDPConn
-	raw   syscall.RawConn
-	v6    bool
-	bound netip.Addr // unmapped; invalid on a wildcard address
-	lost  func(error)
+	conn *net.UDPConn
+	raw  syscall.RawConn
+	v6   bool
+	// connected sockets hear one peer, of whom the kernel need not tell.
+	connected bool
+	bound     netip.Addr // unmapped; invalid on a wildcard address
+	lost      func(error)
 
 	batch *Batch // nil while we wait
 	errno unix.Errno
+	take  func(*Batch) // of Serve, nil for Read
 	// The closure is made once: it would be allocated with each call.
 	readable func(fd uintptr) bool
 }
@@ -35,7 +38,7 @@ func New(conn *net.UDPConn, lost func(error)) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up %s: %w", local, err)
 	}
-	s := &Socket{conn: conn, raw: raw, lost: lost}
+	s := &Socket{conn: conn, raw: raw, connected: conn.RemoteAddr() != nil, lost: lost}
 	if addr := local.(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone(""); !addr.IsUnspecified() {
 		s.bound = addr
 	}
@@ -70,36 +73,67 @@ func (s *Socket) enable(fd int) error {
 // Conn is the connection that New was given.
 func (s *Socket) Conn() *net.UDPConn { return s.conn }
 
-// Read waits for datagrams and returns one at least. The batch of the call before is no
-// longer good. An error is the socket's, as net has them, or the system call's.
+// Serve hands what arrives to take, a batch at a time, until the socket fails, is closed, or
+// has a read deadline that passes. An error is the socket's, as net has them, or the system
+// call's. A batch is good for the call. Close waits for take to return, so take must not
+// call it, nor wait for whoever does.
+func (s *Socket) Serve(take func(*Batch)) error {
+	s.take = take
+	err := s.wait()
+	for err == nil {
+		err = s.wait()
+	}
+	s.take = nil
+	return err
+}
+
+// Read waits for datagrams and returns one batch. That of the call before is no longer
+// good. Errors are those of Serve.
 func (s *Socket) Read() (*Batch, error) {
 	if s.batch != nil {
 		s.batch.rewind()
 	}
-	if err := s.raw.Read(s.readable); err != nil {
-		s.Release()
+	if err := s.wait(); err != nil {
 		return nil, err
-	}
-	if s.errno != 0 {
-		return nil, s.errno
 	}
 	return s.batch, nil
 }
 
-// receive is called when there may be something to read. Without it, the goroutine
-// waits, and the memory is for others.
+func (s *Socket) wait() error {
+	err := s.raw.Read(s.readable)
+	switch {
+	case err != nil:
+		s.Release()
+	case s.errno != 0:
+		err = s.errno
+	}
+	return err
+}
+
+// receive is called when there may be something to read, and waits until there is more
+// where it returns false. The memory is for others meanwhile.
 func (s *Socket) receive(fd uintptr) bool {
 	if s.batch == nil {
 		s.batch = pool.Get().(*Batch)
-		s.batch.socket = s
+		s.batch.lend(s)
 	}
 	var n int
-	if n, s.errno = recvmmsg(fd, s.batch.headers[:]); s.errno == 0 {
-		s.batch.n = n
+	if n, s.errno = recvmmsg(fd, s.batch.headers[:]); s.errno != 0 {
+		s.Release()
+		return s.errno != unix.EAGAIN
+	}
+	s.batch.n = n
+	if s.take == nil {
 		return true
 	}
+	s.take(s.batch)
+	if n == Size {
+		s.batch.rewind()
+		return true // there may be more
+	}
+	// There was no more, and whatever came since has woken us already: no need to ask.
 	s.Release()
-	return s.errno != unix.EAGAIN
+	return false
 }
 
 // Release gives the memory back until the next Read.
