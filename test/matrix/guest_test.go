@@ -63,7 +63,8 @@ func TestGuestEnds(t *testing.T) {
 			if !strings.Contains(stdout.String(), tc.stdout) || !strings.Contains(stderr.String(), tc.stderr) {
 				t.Errorf("printed %q and %q, want %q and %q", &stdout, &stderr, tc.stdout, tc.stderr)
 			}
-			if log := strings.Contains(stderr.String(), "Linux version 6.1."); log != tc.log {
+			// Of a guest that a busy machine starved, it may be empty.
+			if log := strings.Contains(stderr.String(), "--- kernel log of the guest\n"); log != tc.log {
 				t.Errorf("printed the kernel's log: %t, want %t", log, tc.log)
 			}
 			if content, _ := os.ReadFile(profile); (string(content) == "shipped\n") != (tc.how == "well") {
