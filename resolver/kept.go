@@ -27,9 +27,10 @@ type kept struct {
 	stored   time.Time
 	seconds  uint32 // how long it is fresh
 	upstream netip.AddrPort
-	tcp      bool   // came by TCP, so that nothing was left out for want of room
-	looked   []look // for an answer of the table
-	saved    bool   // as in Response
+	tcp      bool     // came by TCP, so that nothing was left out for want of room
+	looked   []look   // for an answer of the table
+	rotation rotation // of such a one
+	saved    bool     // as in Response
 
 	fetched atomic.Bool // somebody fetches the answer that comes after this one
 }

@@ -28,7 +28,7 @@ func (s *readyStage) Exchange(ctx context.Context, req *Request) (*Response, err
 		return res, err
 	}
 	if k, ok := newKey(req.scope.settings.Load().answers, req); ok {
-		s.answers.put(k, req.client(), epoch, &kept{wire: res.msg.wire, question: res.msg.question, tcp: true, looked: res.looked, saved: res.saved}, nil)
+		s.answers.put(k, req.client(), epoch, &kept{wire: res.msg.wire, question: res.msg.question, tcp: true, looked: res.looked, rotation: rotationOf(res.msg), saved: res.saved}, nil)
 	}
 	return res, nil
 }

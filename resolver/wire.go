@@ -24,6 +24,7 @@ type wirePath struct {
 	// then.
 	missed bool
 	to     set
+	turn   uint32 // of addresses at being the first
 }
 
 func (sc *Scope) newWirePath() *wirePath {
@@ -92,7 +93,8 @@ func (p *wirePath) reply(out, wire []byte, from source, k *kept, tcp bool) []byt
 	}
 	out = binary.BigEndian.AppendUint16(out, uint16(size))
 	at := len(out)
-	out = append(out, k.wire...)
+	out = k.rotation.appendTo(out, k.wire, p.turn)
+	p.turn += turnStep
 	m := out[at:]
 	copy(m[:2], wire[:2])
 	copy(m[headerLen:], wire[headerLen:p.q.question])

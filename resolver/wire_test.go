@@ -5,9 +5,11 @@ package resolver
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
@@ -73,6 +75,59 @@ func TestWirePath(t *testing.T) {
 	}
 }
 
+// Addresses of the table take turns at being the first (RFC 1794), and nothing else in an
+// answer changes: not the aliases before them, nor records of other types.
+func TestAddressesTakeTurns(t *testing.T) {
+	s := before(t, Config{Search: []string{"svc.cluster.local"}}, nil)
+	s.SetTable(table(t, `
+names:
+  many.example.org: {a: [192.0.2.1, 192.0.2.2, 192.0.2.3], aaaa: ["2001:db8::1", "2001:db8::2"], txt: [one, two]}
+  www.example.org: {cname: many.example.org}
+`))
+	path := s.own.newWirePath()
+	for _, tc := range []struct {
+		name  string
+		qtype uint16
+		turns int
+	}{
+		{"many.example.org", dns.TypeA, 3},
+		{"Many.example.org", dns.TypeAAAA, 2},
+		{"www.example.org", dns.TypeA, 3},
+		{"many.example.org.svc.cluster.local", dns.TypeA, 3},
+		{"many.example.org", dns.TypeTXT, 1},
+		{"many.example.org", dns.TypeANY, 1},
+	} {
+		for _, q := range []*dns.Msg{query(tc.name, tc.qtype), withEDNS(query(tc.name, tc.qtype), 1232)} {
+			wire := pack(t, q)
+			want := unpack(t, askWire(t, s, wire, false))
+			firsts := make(map[string]int)
+			const each = 12
+			for range each * tc.turns {
+				path.turn += turnStep // somebody asks for another type between
+				got := unpack(t, path.answer(nil, wire, loopback, false)[2:])
+				at := slices.IndexFunc(got.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype != dns.TypeCNAME })
+				firsts[got.Answer[at].String()]++
+				// Turned back, it is the answer of the table.
+				rest := got.Answer[len(want.Answer)-tc.turns:]
+				for range tc.turns {
+					if rest[0].String() != want.Answer[len(want.Answer)-tc.turns].String() {
+						rest = append(rest[1:], rest[0])
+					}
+				}
+				got.Answer = append(got.Answer[:len(want.Answer)-tc.turns:len(want.Answer)-tc.turns], rest...)
+				if diff := cmp.Diff(want.String(), got.String()); diff != "" {
+					t.Fatalf("%s %s: (-want +got)\n%s", tc.name, dns.TypeToString[tc.qtype], diff)
+				}
+			}
+			for first, n := range firsts {
+				if len(firsts) != tc.turns || n < each-2 || n > each+2 {
+					t.Errorf("%s %s: %s is the first of %d, %d times", tc.name, dns.TypeToString[tc.qtype], first, len(firsts), n)
+				}
+			}
+		}
+	}
+}
+
 // What changes the answer, or is a mistake, goes the long way.
 func TestWirePathKnowsItsLimits(t *testing.T) {
 	s := warm(t)
@@ -124,6 +179,7 @@ func askWire(tb testing.TB, s *Server, wire []byte, tcp bool) []byte {
 func checkWirePath(tb testing.TB, s *Server, path *wirePath, wire []byte, tcp, must bool) {
 	tb.Helper()
 	path.begin(time.Now())
+	path.turn = 0 // the order of the table
 	short := bytes.Clone(path.answer(nil, wire, loopback, tcp))
 	if short == nil {
 		if must {
@@ -133,6 +189,7 @@ func checkWirePath(tb testing.TB, s *Server, path *wirePath, wire []byte, tcp, m
 	}
 	long := askWire(tb, s, wire, tcp)
 	path.begin(time.Now())
+	path.turn = 0
 	if !bytes.Equal(short[2:], long) && !bytes.Equal(path.answer(nil, wire, loopback, tcp)[2:], long) {
 		tb.Errorf("%x:\nwire path %x\nlong way  %x", wire, short[2:], long)
 	}
