@@ -40,8 +40,8 @@ func clients() []client {
 	return []client{
 		{name: "getent", prepare: getent, noText: noTXT, parse: parseGetent},
 		{name: "glibc", prepare: compiled("gcc", "gcc libc6-dev", "libc.c", "-lresolv"), parse: parseLines},
-		// TCP came to musl with 1.2.4.
-		{name: "musl", prepare: compiled("musl-gcc", "musl-tools", "libc.c", "-static"), noText: noTCP, parse: parseLines},
+		{name: "musl", prepare: newMusl, parse: parseLines},
+		{name: "old musl", prepare: compiled("musl-gcc", "musl-tools", "libc.c", "-static"), noText: noTCP, parse: parseLines},
 		{name: "c-ares", prepare: compiled("gcc", "gcc libc-ares-dev", "ares.c", "-lcares"), parse: parseLines},
 		{name: "go", prepare: ownBinary, parse: parseLines},
 		{name: "node resolve", prepare: script("node", "nodejs", "resolve.js"), parse: parseLines},

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package clients asks the same questions with the resolvers that programs really
-// have: glibc, musl, Go, c-ares, Node, Python, busybox, dig and curl.
+// have: glibc, musl (old, and one that knows TCP), Go, c-ares, Node, Python, busybox,
+// dig and curl.
 //
 // Each client runs in World.Client, a namespace whose nameserver is 192.0.2.53, in
 // a mount namespace of its own whose /etc/resolv.conf says so. Check compares its
@@ -20,7 +21,8 @@
 //	client          Debian packages
 //	getent          libc-bin
 //	glibc           gcc, libc6-dev
-//	musl            musl-tools
+//	musl            musl-tools; the newest musl is fetched, see musl.go
+//	old musl        musl-tools
 //	c-ares          gcc, libc-ares-dev
 //	node            nodejs
 //	python          python3

@@ -3,6 +3,7 @@
 package clients
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -31,6 +32,17 @@ const meshNames = `names:
   short.ns: [198.51.100.5, "2001:db8:100::5"]
 `
 
+// many is one more, which has too many addresses for a datagram.
+const manyAddresses = 40
+
+var many = func() string {
+	var addrs []string
+	for i := range manyAddresses {
+		addrs = append(addrs, fmt.Sprintf("203.0.113.%d", i+1))
+	}
+	return "  many.ns.svc.cluster.local: [" + strings.Join(addrs, ", ") + "]\n"
+}()
+
 // clusterZone is what the pod's own cluster knows.
 const clusterZone = "kubernetes.default.svc A 198.51.100.9\nkubernetes.default.svc AAAA 2001:db8:100::9\n"
 
@@ -54,19 +66,21 @@ var searched = []struct {
 }
 
 // TestSearchList asks in a pod as applications do, for names of other clusters and of its
-// own, with both C libraries, over what each can speak, to a nameserver of each family.
+// own, with both C libraries, over UDP and TCP, to a nameserver of each family.
 func TestSearchList(t *testing.T) {
 	glibc := compile(t, "gcc", "gcc libc6-dev", "libc.c", "-lresolv")
-	musl := compile(t, "musl-gcc", "musl-tools", "libc.c", "-static")
+	musl := musl(t)
 	for _, tc := range []struct {
-		name, library, nameserver, proto string
+		name              string
+		library           []string
+		nameserver, proto string // of a question; both go over to TCP where an answer is cut
 	}{
-		{"glibc UDP v4", glibc, "192.0.2.53", "udp"},
-		{"glibc UDP v6", glibc, "2001:db8::53", "udp"},
-		{"glibc TCP v4", glibc, "192.0.2.53", "tcp"},
-		{"glibc TCP v6", glibc, "2001:db8::53", "tcp"},
-		{"musl UDP v4", musl, "192.0.2.53", "udp"}, // it asks in no other way
-		{"musl UDP v6", musl, "2001:db8::53", "udp"},
+		{"glibc UDP v4", []string{glibc}, "192.0.2.53", "udp"},
+		{"glibc UDP v6", []string{glibc}, "2001:db8::53", "udp"},
+		{"glibc TCP v4", []string{glibc}, "192.0.2.53", "tcp"},
+		{"glibc TCP v6", []string{glibc}, "2001:db8::53", "tcp"},
+		{"musl v4", musl, "192.0.2.53", "udp"},
+		{"musl v6", musl, "2001:db8::53", "udp"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			conf := "nameserver " + tc.nameserver + "\n" + searchList
@@ -77,7 +91,7 @@ func TestSearchList(t *testing.T) {
 			addr := netip.AddrPortFrom(netip.MustParseAddr(tc.nameserver), 53)
 			nameserver := testenv.Nameserver(t, server, addr, testenv.Zone(t, "cluster.local", clusterZone))
 			names := filepath.Join(t.TempDir(), "names.yaml")
-			if err := os.WriteFile(names, []byte(meshNames), 0o644); err != nil {
+			if err := os.WriteFile(names, []byte(meshNames+many), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			place := dnsteer.Place{Binary: dnsteer.Build(t), NetNS: client, Cgroup: testenv.NewCgroup(t), ResolvConf: conf}
@@ -85,7 +99,7 @@ func TestSearchList(t *testing.T) {
 			ask := func(name string, start Start) Answer {
 				t.Helper()
 				nameserver.Reset()
-				return parseLines(run(t, []*exec.Cmd{etc.Command(t, conf, tc.library, string(Address), name)}, start))
+				return parseLines(run(t, []*exec.Cmd{etc.Command(t, conf, append(tc.library, string(Address), name)...)}, start))
 			}
 			steered := func(tb testing.TB, cmd *exec.Cmd) {
 				tb.Helper()
@@ -105,6 +119,10 @@ func TestSearchList(t *testing.T) {
 				if diff := cmp.Diff(s.forwarded, asked(nameserver)); diff != "" {
 					t.Errorf("the nameserver was asked for %s (-want +got):\n%s", s.name, diff)
 				}
+			}
+			// No datagram without EDNS has room for so many addresses.
+			if got := ask("many.ns", steered).Addrs; len(got) != manyAddresses {
+				t.Errorf("many.ns has %d addresses, want %d: %v", len(got), manyAddresses, got)
 			}
 			if calls := service.Calls(); calls[loader.Steered] == 0 {
 				t.Errorf("no call was steered: %v", calls)

@@ -123,6 +123,30 @@ func (a *Archive) Unpack(ctx context.Context, b Build) (string, error) {
 	return dir, nil
 }
 
+// Package returns the directory with the newest version of any other package, from the
+// cache or from the archive: for what the machine's own release has too old.
+func (a *Archive) Package(ctx context.Context, name string) (string, error) {
+	dir := filepath.Join(a.dir, "packages", name)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	aside, err := a.aside()
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(aside)
+	if err := a.unpackPackage(ctx, pkg{name: name}, aside); err != nil {
+		return "", fmt.Errorf("unpack %s: %w", name, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	if err := os.Rename(aside, dir); err != nil {
+		return "", err
+	}
+	return dir, nil
+}
+
 func (a *Archive) aside() (string, error) {
 	parent := filepath.Join(a.dir, "kernels")
 	if err := os.MkdirAll(parent, 0o755); err != nil {
@@ -141,7 +165,11 @@ func (a *Archive) unpackPackage(ctx context.Context, p pkg, into string) error {
 			return err
 		}
 		defer os.RemoveAll(download)
-		cmd := a.apt(ctx, "apt-get", "download", "-q", p.name+"="+p.version)
+		which := p.name // the newest
+		if p.version != "" {
+			which += "=" + p.version
+		}
+		cmd := a.apt(ctx, "apt-get", "download", "-q", which)
 		cmd.Dir = download
 		if err := runQuietly(cmd); err != nil {
 			return err
