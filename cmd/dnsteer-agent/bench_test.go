@@ -60,7 +60,7 @@ func (w *world) usage(tb testing.TB, p *process) usage {
 }
 
 // BenchmarkScopes is a node with 250 pods in which nobody asks anything: what it takes to
-// enrol each, and what they cost from then on.
+// enrol each, what they cost from then on, and how soon a restart after kill -9 has all.
 func BenchmarkScopes(b *testing.B) {
 	const pods = 250
 	const idle = 20 * time.Second
@@ -91,6 +91,17 @@ func BenchmarkScopes(b *testing.B) {
 		b.ReportMetric(100*float64(after.cpu-begun.cpu)/float64(idle), "idle-%-of-a-core")
 		b.ReportMetric(float64(after.files-before.files)/pods, "files/scope")
 		b.ReportMetric(float64(after.Goroutines-before.Goroutines)/pods, "goroutines/scope")
+		agent.end(b, unix.SIGKILL)
+		restarted := time.Now()
+		agent = w.launch(b, testenv.NewNetNS(b))
+		testenv.Eventually(b, patience, func() error {
+			again, err := agentstatus.Get(b.Context(), agentstatus.Socket(w.socket()))
+			if err == nil && len(again.Pods) < pods {
+				err = fmt.Errorf("%d pods", len(again.Pods))
+			}
+			return err
+		})
+		b.ReportMetric(float64(time.Since(restarted).Milliseconds()), "restart-ms")
 		agent.end(b, unix.SIGTERM)
 		w.unload(b)
 	}
