@@ -102,16 +102,26 @@ func (a *Archive) Newest(minor string) (Build, error) {
 // Unpack returns the directory with the build's image and modules, from the cache
 // or from the archive.
 func (a *Archive) Unpack(ctx context.Context, b Build) (string, error) {
-	dir := filepath.Join(a.dir, "kernels", b.String())
+	return a.unpack(ctx, filepath.Join(a.dir, "kernels", b.String()), b.packages...)
+}
+
+// Package returns the directory with the newest version of any other package, from the
+// cache or from the archive: for what the machine's own release has too old.
+func (a *Archive) Package(ctx context.Context, name string) (string, error) {
+	return a.unpack(ctx, filepath.Join(a.dir, "packages", name), pkg{name: name})
+}
+
+// unpack makes a directory of packages, unless it is there.
+func (a *Archive) unpack(ctx context.Context, dir string, packages ...pkg) (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	aside, err := a.aside()
+	aside, err := aside(filepath.Dir(dir))
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(aside)
-	for _, p := range b.packages {
+	for _, p := range packages {
 		if err := a.unpackPackage(ctx, p, aside); err != nil {
 			return "", fmt.Errorf("unpack %s: %w", p.name, err)
 		}
@@ -123,32 +133,7 @@ func (a *Archive) Unpack(ctx context.Context, b Build) (string, error) {
 	return dir, nil
 }
 
-// Package returns the directory with the newest version of any other package, from the
-// cache or from the archive: for what the machine's own release has too old.
-func (a *Archive) Package(ctx context.Context, name string) (string, error) {
-	dir := filepath.Join(a.dir, "packages", name)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	aside, err := a.aside()
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(aside)
-	if err := a.unpackPackage(ctx, pkg{name: name}, aside); err != nil {
-		return "", fmt.Errorf("unpack %s: %w", name, err)
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return "", err
-	}
-	if err := os.Rename(aside, dir); err != nil {
-		return "", err
-	}
-	return dir, nil
-}
-
-func (a *Archive) aside() (string, error) {
-	parent := filepath.Join(a.dir, "kernels")
+func aside(parent string) (string, error) {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return "", err
 	}
