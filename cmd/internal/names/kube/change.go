@@ -114,11 +114,12 @@ func (s *Source) names(k key) iter.Seq[resolver.Name] {
 func (s *Source) zones() []string {
 	var zones []string
 	for _, at := range s.slots {
-		if c := at.current; c != nil && !c.expired {
-			for _, zone := range c.Zones {
-				if !slices.Contains(zones, zone) {
-					zones = append(zones, zone)
-				}
+		if !at.isUp() {
+			continue
+		}
+		for _, zone := range at.current.Zones {
+			if !slices.Contains(zones, zone) {
+				zones = append(zones, zone)
 			}
 		}
 	}
@@ -130,7 +131,7 @@ func (s *Source) chosen(zone string, k key) []said {
 	var all []said
 	for _, at := range s.slots {
 		c := at.current
-		if c == nil || c.expired || !slices.Contains(c.Zones, zone) {
+		if !at.isUp() || !slices.Contains(c.Zones, zone) {
 			continue
 		}
 		if k == (key{}) {
