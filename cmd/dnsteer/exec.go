@@ -34,8 +34,8 @@ func execCommand(ctx context.Context, e env, args []string) error {
 	if err := parse(e, flags, args, true); err != nil {
 		return err
 	}
-	if h.settings.hungAfter < 0 {
-		return usageError{fmt.Sprintf("exec: --hung-after=%v: want a time, or 0", h.settings.hungAfter), "exec"}
+	if err := h.settings.check("exec"); err != nil {
+		return err
 	}
 	if flags.NArg() == 0 {
 		return usageError{"exec: no command: dnsteer exec [flags] -- CMD [ARG...]", "exec"}

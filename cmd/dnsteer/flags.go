@@ -33,6 +33,14 @@ func (s *settings) add(fs *flag.FlagSet) {
 	fs.BoolVar(&s.untagged, "no-tags", false, "receive on 127.0.0.1 and ::1 alone; the resolver then takes every query as one to the first nameserver")
 }
 
+// check refuses what cannot be meant; command is whose flags they are.
+func (s *settings) check(command string) error {
+	if s.hungAfter < 0 {
+		return usageError{fmt.Sprintf("%s: --hung-after=%v: want a time, or 0", command, s.hungAfter), command}
+	}
+	return nil
+}
+
 // addUpstream adds to the servers for all names that no route is for.
 func (s *settings) addUpstream(v string) error {
 	u, err := resolver.ParseUpstream(v)

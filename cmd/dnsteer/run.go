@@ -44,8 +44,8 @@ func runCommand(ctx context.Context, e env, args []string) error {
 	if err := parse(e, fs, args, false); err != nil {
 		return err
 	}
-	if s.settings.hungAfter < 0 {
-		return usageError{fmt.Sprintf("run: --hung-after=%v: want a time, or 0", s.settings.hungAfter), "run"}
+	if err := s.settings.check("run"); err != nil {
+		return err
 	}
 	if s.queryLog < 0 {
 		return usageError{fmt.Sprintf("run: --query-log=%d: want one in how many, or 0", s.queryLog), "run"}
