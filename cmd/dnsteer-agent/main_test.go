@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -112,25 +111,7 @@ func (w *world) opts() loader.Options {
 // process is a running agent.
 type process struct {
 	cmd *exec.Cmd
-	log journal
-}
-
-// journal is what a process writes while others look at it.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(text []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(text)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
+	log testenv.LogBook
 }
 
 // says returns when the agent has logged that.

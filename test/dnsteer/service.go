@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -33,7 +32,7 @@ type Service struct {
 
 	tb     testing.TB
 	cmd    *exec.Cmd
-	stderr *output
+	stderr *testenv.LogBook
 	ended  chan struct{} // closed when it has been waited for
 }
 
@@ -41,7 +40,7 @@ type Service struct {
 // (sd_notify). It is stopped when the test ends.
 func Run(tb testing.TB, p Place, bpffs string, flags ...string) *Service {
 	tb.Helper()
-	s := &Service{Place: p, BPFFS: bpffs, tb: tb, stderr: &output{}, ended: make(chan struct{})}
+	s := &Service{Place: p, BPFFS: bpffs, tb: tb, stderr: new(testenv.LogBook), ended: make(chan struct{})}
 	args := append([]string{"run", "--cgroup", p.Cgroup.Path, "--bpffs", bpffs}, flags...)
 	s.cmd = p.Command(tb, args...)
 	s.cmd.Stderr = s.stderr
@@ -173,22 +172,4 @@ func (s *Service) cleanUp() {
 		_ = s.cmd.Process.Kill()
 		<-s.ended
 	}
-}
-
-// output is a buffer that is written and read at the same time.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }
