@@ -47,7 +47,7 @@ var spent = sync.Pool{New: func() any { return new(passage) }}
 // goroutine; false if it needs one. It does not block.
 func (l *udpLoop) depart(b *mmsg.Batch, i int) bool {
 	q, to := &l.path.q, l.path.to
-	if l.forwarder == nil || l.isSpecial(l.settings.Load(), q.name) || suffixAt(q.name, loopSuffix) > 0 || l.cache.hasSeen(to, q, l.number) || l.enter() != nil {
+	if l.forwarder == nil || l.isSpecial(l.settings.Load(), q.name) || suffixAt(q.name, loopSuffix) > 0 || l.cache.hasSeen(to, q, l.number) || l.enter(to) != nil {
 		return false
 	}
 	p := spent.Get().(*passage)
@@ -56,7 +56,7 @@ func (l *udpLoop) depart(b *mmsg.Batch, i int) bool {
 	p.asked.Client, p.asked.Local = in.client, in.local
 	p.first[0] = passenger{l.serving, l.socket, *b.From(i), in, &p.asked.Request}
 	if !l.board(p) {
-		l.leave()
+		l.leave(to)
 		return false
 	}
 	return true
@@ -232,7 +232,7 @@ func (p *passage) take(t *try, d delivery) {
 		wire, said := c.compose(d.in.out.Buffer(), c.req, &p.res, nil)
 		d.in.out.Reply(c.socket, wire, 0, c.in.local, &c.from)
 		c.note(c.in, c.req, said, d.in.now)
-		c.leave()
+		c.leave(c.req.key.set)
 		d.in.served = append(d.in.served, c.serving)
 	}
 	if ours {
@@ -289,7 +289,7 @@ func (p *passage) end(res *Response, err error) {
 			}
 			return nil
 		})
-		c.leave()
+		c.leave(c.req.key.set)
 		c.serving.queries.Done()
 	}
 }

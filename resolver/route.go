@@ -177,5 +177,6 @@ func (s *routeStage) Exchange(ctx context.Context, req *Request) (*Response, err
 	routed.upstreams = ups
 	to, _ := req.scope.setFor(req.scope.settings.Load(), []byte(req.msg.name), req.Local)
 	routed.key, routed.keyed = newKey(to, req)
+	routed.key.set = to // also of what has no key: it waits for somebody too
 	return s.next.Exchange(ctx, &routed)
 }
