@@ -92,11 +92,15 @@ func ParseUpstream(text string) (Upstream, error) {
 
 // parseAddrPort reads an address with or without a port.
 func parseAddrPort(text string, port uint16) (netip.AddrPort, error) {
-	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
-		return netip.AddrPortFrom(a.Unmap(), port), nil
-	}
+	// A port first: what stands behind the zone of an address may be anything.
 	if a, err := netip.ParseAddrPort(text); err == nil {
 		return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), nil
+	}
+	if inner, ok := strings.CutPrefix(text, "["); ok && strings.HasSuffix(inner, "]") {
+		text = strings.TrimSuffix(inner, "]")
+	}
+	if a, err := netip.ParseAddr(text); err == nil && !strings.ContainsAny(a.Zone(), "[]") {
+		return netip.AddrPortFrom(a.Unmap(), port), nil
 	}
 	return netip.AddrPort{}, errors.New("want an address such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53")
 }

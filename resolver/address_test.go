@@ -12,12 +12,16 @@ import (
 	"github.com/miekg/dns"
 )
 
+// Addresses of servers, and the name that the certificate of one must have: RFC 8310
+// section 8.
 func TestParseUpstream(t *testing.T) {
 	for text, want := range map[string]string{
 		"192.0.2.53":                            "192.0.2.53:53",
 		"192.0.2.53:5353":                       "192.0.2.53:5353",
 		"2001:db8::53":                          "[2001:db8::53]:53",
 		"[2001:db8::53]":                        "[2001:db8::53]:53",
+		"fe80::1%eth0":                          "[fe80::1%eth0]:53",
+		"[fe80::1%eth0]:5353":                   "[fe80::1%eth0]:5353",
 		"[2001:db8::53]:5353":                   "[2001:db8::53]:5353",
 		"::ffff:192.0.2.53":                     "192.0.2.53:53",
 		"udp://192.0.2.53":                      "192.0.2.53:53",
@@ -163,4 +167,27 @@ route ".": servers are given twice`
 	if _, err := New(Config{Routes: []Route{{Suffix: "x"}}}); err == nil || err.Error() != `route "x": no servers` {
 		t.Errorf("New: %v", err)
 	}
+}
+
+// FuzzUpstream: whatever is a server, or a route, is the same one when its text is read
+// again.
+func FuzzUpstream(f *testing.F) {
+	for _, text := range []string{"192.0.2.53", "[2001:db8::53]:5353", "fe80::1%eth0", "tcp://192.0.2.53", "tls://192.0.2.53#dns.example.org",
+		"https://192.0.2.53/dns-query#dns.example.org", "cluster2.example.org=192.0.2.5, tls://192.0.2.6", ".=::1"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if u, err := ParseUpstream(text); err == nil {
+			if again, err := ParseUpstream(u.String()); err != nil || again != u {
+				t.Errorf("%q is %s, which is %s, %v", text, u, again, err)
+			}
+		}
+		r, err := ParseRoute(text)
+		if err != nil {
+			return
+		}
+		if _, err := New(Config{Routes: []Route{r}}); err != nil {
+			t.Errorf("%q is a route, but %v", text, err)
+		}
+	})
 }
