@@ -301,9 +301,21 @@ func (r *race) account(i int, up *peer) (text string, silent bool) {
 	}
 	n := (len(r.tries) - i + len(r.peers) - 1) / len(r.peers)
 	if n == 1 {
-		return fmt.Sprintf("upstream %s timed out", up.up), true
+		return fmt.Sprintf("upstream %s timed out after %s", up.up, r.waited(i)), true
 	}
-	return fmt.Sprintf("upstream %s timed out after %d tries", up.up, n), true
+	return fmt.Sprintf("upstream %s timed out after %d tries in %s", up.up, n, r.waited(i)), true
+}
+
+// waited is how long upstream i has been waited for.
+func (r *race) waited(i int) time.Duration {
+	begin, end := r.tries[i].start, time.Now()
+	if i == 0 {
+		begin = r.deadline.Add(-r.pace.timeout)
+	}
+	if end.After(r.deadline) {
+		end = r.deadline
+	}
+	return brief(end.Sub(begin))
 }
 
 // reason is the cause of a socket error; the caller names the upstream.

@@ -246,7 +246,7 @@ func TestTimeoutAndAttempts(t *testing.T) {
 		}
 		begin := time.Now()
 		got := exchange(t, "udp", addr, withEDNS(query("a.example.org", dns.TypeA), 1232))
-		if !strings.HasSuffix(fmtEDE(got), "timed out after 2 tries") {
+		if !strings.HasSuffix(fmtEDE(got), "timed out after 2 tries in 900ms") {
 			t.Errorf("got %q", fmtEDE(got))
 		}
 		if took := time.Since(begin); took < 800*time.Millisecond || took > 3*time.Second {

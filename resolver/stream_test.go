@@ -200,7 +200,7 @@ func TestSilentConnectionIsLeft(t *testing.T) {
 	_, addr := start(t, cfg)
 	wantGood(t, exchange(t, "tcp", addr, query("a.example.org", dns.TypeA)))
 	got := exchange(t, "tcp", addr, withEDNS(query("b.example.org", dns.TypeA), 1232))
-	if !strings.HasSuffix(fmtEDE(got), "timed out") {
+	if !strings.HasSuffix(fmtEDE(got), "timed out after 600ms") {
 		t.Errorf("got %v", got)
 	}
 	wantGood(t, exchange(t, "tcp", addr, query("a.example.org", dns.TypeA)))

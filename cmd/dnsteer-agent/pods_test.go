@@ -257,9 +257,9 @@ func TestPodsPatience(t *testing.T) {
 	if err := w.client().Add(t.Context(), at); err != nil {
 		t.Fatal(err)
 	}
-	becomes("a.example.org", "upstream 192.0.2.53:53 timed out")
+	becomes("a.example.org", "upstream 192.0.2.53:53 timed out after 900ms")
 	r := w.runPod(t, pod, uidA, "nameserver 192.0.2.53\noptions timeout:1 attempts:2\n")
 	defer r.end()
-	becomes("b.example.org", "upstream 192.0.2.53:53 timed out after 2 tries")
+	becomes("b.example.org", "upstream 192.0.2.53:53 timed out after 2 tries in 900ms")
 	agent.end(t, unix.SIGTERM)
 }
