@@ -19,6 +19,8 @@ const (
 	rootName = wireName("\x00")
 	maxName  = 255 // octets with the root label, RFC 1035 section 2.3.4
 	maxLabel = 63
+	// maxHops is as many pointers as a name has labels; who compresses needs one.
+	maxHops = maxName / 2
 )
 
 // parseName reads a host name as people write it. Only letters, digits, hyphen

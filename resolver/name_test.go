@@ -3,6 +3,7 @@
 package resolver
 
 import (
+	"encoding/binary"
 	"strings"
 	"testing"
 
@@ -77,8 +78,19 @@ func TestSameFold(t *testing.T) {
 	}
 }
 
+// Names that loop, are too long, or go through more pointers than a name has labels, are
+// refused: RFC 1035 sections 2.3.4 and 4.1.4, RFC 9267 sections 2 and 3.
 func TestSkipName(t *testing.T) {
 	head := strings.Repeat("\x00", headerLen)
+	// pointers are so many, the first to a root, each other one to the one before.
+	pointers := func(n int) string {
+		wire, to := []byte{0}, headerLen
+		for range n {
+			wire = binary.BigEndian.AppendUint16(wire, uint16(0xc000|to))
+			to = headerLen + len(wire) - 2
+		}
+		return string(wire)
+	}
 	for _, tc := range []struct {
 		name string
 		wire string
@@ -90,6 +102,8 @@ func TestSkipName(t *testing.T) {
 		{"pointer", head + "\x01a\x00\xc0\x0c", 15, 17},
 		{"label and pointer", head + "\x01a\x00\x01b\xc0\x0c", 15, 19},
 		{"pointer to pointer", head + "\x01a\x00\xc0\x0c\xc0\x0f", 17, 19},
+		{"as many pointers as labels", head + pointers(maxHops), 13 + 2*(maxHops-1), 13 + 2*maxHops},
+		{"one more", head + pointers(maxHops+1), 13 + 2*maxHops, 0},
 		{"to itself", head + "\xc0\x0c", 12, 0},
 		{"forward", head + "\xc0\x0e\x00", 12, 0},
 		{"loop of two", head + "\x01a\xc0\x10\x01b\xc0\x0c", 16, 0},

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -338,6 +339,38 @@ func TestEveryFailureSaysWhy(t *testing.T) {
 	} {
 		if got := exchange(t, "udp", addr, tc.m); got.Rcode != tc.rcode || fmtEDE(got) != tc.want {
 			t.Errorf("%s: %s %q, want %q", name, dns.RcodeToString[got.Rcode], fmtEDE(got), tc.want)
+		}
+	}
+}
+
+// What a message takes is in proportion to its octets, not to what its counts and lengths
+// announce: RFC 9267 sections 5 and 6.
+func TestHostileMessagesAreCheap(t *testing.T) {
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, wire := range map[string][]byte{
+		"questions that are not there": raw(t, "1234 0100 ffff 0000 0000 0000"),
+		"records that are not there":   raw(t, "1234 0100 0001 ffff ffff ffff "+questionHex),
+		"RDATA that is not there":      raw(t, "1234 0100 0001 0000 0000 0001 "+questionHex+"00 0001 0001 00000000 ffff"),
+		"nothing but OPT":              append(raw(t, "1234 0100 0001 0000 0000 ffff "+questionHex), bytes.Repeat(raw(t, "00 0029 04d0 00000000 0000"), 5000)...),
+		"nothing but records":          append(raw(t, "1234 0100 0001 ffff 0000 0000 "+questionHex), bytes.Repeat(raw(t, "00 0001 0001 00000000 0000"), 5000)...),
+		"garbage":                      bytes.Repeat([]byte("\x01\x23\x01\x00\x00\x05"), maxWire/6),
+	} {
+		const runs = 20
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range runs {
+			in := packet{wire: wire, client: netip.MustParseAddrPort("127.0.0.1:5353"), local: loopback, tcp: true}
+			if err := s.own.answer(t.Context(), in, func([]byte) error { return nil }); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		most := 8<<10 + 16*len(wire) // records have places, of some words each
+		if got := int(after.TotalAlloc-before.TotalAlloc) / runs; got > most {
+			t.Errorf("%s: %d octets cost %d of memory, more than %d", name, len(wire), got, most)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -215,6 +217,114 @@ func TestSlowReader(t *testing.T) {
 	_ = lazy.Close()
 }
 
+// Clients whose messages do not come to their end hold up nobody: where all connections
+// are theirs the oldest makes room (RFC 9210 section 5.1), and who goes on is answered.
+func TestSlowWriter(t *testing.T) {
+	s, addr := start(t, Config{MaxConns: 3})
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	wire := pack(t, query("t.example.org", dns.TypeA))
+	frame := append(binary.BigEndian.AppendUint16(nil, uint16(len(wire))), wire...)
+	var slow []net.Conn
+	for i := range 3 {
+		conn := connect(t, "tcp", addr)
+		if _, err := conn.Write(frame[:1+i*headerLen]); err != nil {
+			t.Fatal(err)
+		}
+		slow = append(slow, conn)
+	}
+	for _, network := range []string{"tcp", "udp"} {
+		if got := exchange(t, network, addr, query("t.example.org", dns.TypeA)); len(got.Answer) != 1 {
+			t.Errorf("over %s: %v", network, got)
+		}
+	}
+	if _, err := readFrame(slow[0]); err == nil {
+		t.Error("the oldest connection is still there")
+	}
+	if _, err := slow[2].Write(frame[1+2*headerLen:]); err != nil {
+		t.Fatal(err)
+	}
+	if got := unpack(t, receive(t, slow[2])); len(got.Answer) != 1 {
+		t.Errorf("got %v", got)
+	}
+}
+
+// A connection has so many queries that wait, and is not read beyond (RFC 7766 section
+// 6.2.1.1 leaves the number to servers): a client with many does not take the turns of
+// others.
+func TestPipelineLimit(t *testing.T) {
+	release := make(chan struct{})
+	up := streamServer(t, func(conn net.Conn, _ int) {
+		for {
+			wire, err := readFrame(conn)
+			if err != nil {
+				return
+			}
+			<-release
+			_ = writeFrame(conn, respond(t, wire, nil))
+		}
+	})
+	cfg := quick(up)
+	cfg.Resend = patience
+	s, addr := start(t, cfg)
+	released := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(released) // before the servers end
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
+	const n = maxPipelined + 10
+	greedy := connect(t, "tcp", addr)
+	for i := range n {
+		send(t, greedy, pack(t, query(fmt.Sprintf("n%d.example.org", i), dns.TypeA)))
+	}
+	waiting := func() error {
+		if got := scrape(t, s)["dnsteer_resolver_waiting"]; got != maxPipelined {
+			return fmt.Errorf("%v queries wait", got)
+		}
+		return nil
+	}
+	testenv.Eventually(t, patience, waiting)
+	if got := exchange(t, "tcp", addr, query("t.example.org", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("another connection: %v", got)
+	}
+	if err := waiting(); err != nil {
+		t.Error(err)
+	}
+	released()
+	for range n {
+		if got := unpack(t, receive(t, greedy)); got.Rcode != dns.RcodeSuccess {
+			t.Errorf("got %v", got)
+		}
+	}
+}
+
+// widest notes the largest buffer that a reader was to fill.
+type widest struct {
+	io.Reader
+	most int
+}
+
+func (w *widest) Read(p []byte) (int, error) {
+	w.most = max(w.most, len(p))
+	return w.Reader.Read(p)
+}
+
+// A message takes the memory that its octets need, not what the length in front of it
+// announces (RFC 1035 section 4.2.2), and comes whole however it is split.
+func TestFrameGrowsWithWhatComes(t *testing.T) {
+	announced := &widest{Reader: bytes.NewReader(append([]byte{0xff, 0xff}, make([]byte, 100)...))}
+	if _, err := readFrame(announced); !errors.Is(err, io.ErrUnexpectedEOF) || announced.most > frameStep {
+		t.Errorf("%v, after a buffer of %d octets", err, announced.most)
+	}
+	for _, n := range []int{0, 1, frameStep - 1, frameStep, frameStep + 1, maxWire} {
+		wire := bytes.Repeat([]byte("dnsteer"), n/7+1)[:n]
+		frame := append(binary.BigEndian.AppendUint16(nil, uint16(n)), wire...)
+		for name, buf := range map[string][]byte{"new": nil, "used before": make([]byte, 0, 300)} {
+			got, err := appendFrame(buf, iotest.HalfReader(bytes.NewReader(frame)))
+			if err != nil || !bytes.Equal(got, wire) {
+				t.Errorf("%d octets, %s: %d octets, %v", n, name, len(got), err)
+			}
+		}
+	}
+}
+
 // idleConn is a connection in a bubble of false time.
 func idleConn(t *testing.T) (client net.Conn, c *tcpConn) {
 	client, server := net.Pipe()
@@ -291,8 +401,8 @@ func TestTrickle(t *testing.T) {
 	})
 }
 
-// What is ready for queries that came together goes in one call, also when a query
-// that is not ready, or a mistake, stands behind them.
+// What is ready for queries that came together goes in one call (RFC 7766 section 8),
+// also when a query that is not ready, or a mistake, stands behind them.
 func TestReadyAnswersShareAWrite(t *testing.T) {
 	s := warm(t)
 	var frames []byte

@@ -205,20 +205,27 @@ func readReply(r io.Reader, req *Request, id uint16) (*message, error) {
 // io.EOF means that none has begun.
 func readFrame(r io.Reader) ([]byte, error) { return appendFrame(nil, r) }
 
-// appendFrame is readFrame into a buffer that may be used again.
+// frameStep is how much memory a message has at first, which most do not need.
+const frameStep = 4096
+
+// appendFrame is readFrame into a buffer that may be used again. It grows with what has
+// come: a length in front, which costs nothing to send, takes no 64 kB.
 func appendFrame(buf []byte, r io.Reader) ([]byte, error) {
 	buf = slices.Grow(buf, 2)
 	length := buf[len(buf) : len(buf)+2]
 	if _, err := io.ReadFull(r, length); err != nil {
 		return nil, err
 	}
-	from, n := len(buf), int(binary.BigEndian.Uint16(length))
-	buf = slices.Grow(buf, n)[:from+n]
-	if _, err := io.ReadFull(r, buf[from:]); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+	for n := int(binary.BigEndian.Uint16(length)); n > 0; {
+		from, part := len(buf), min(n, max(frameStep, cap(buf)-len(buf)))
+		buf = slices.Grow(buf, part)[:from+part]
+		if _, err := io.ReadFull(r, buf[from:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
 		}
-		return nil, err
+		n -= part
 	}
 	return buf, nil
 }
