@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -364,4 +365,36 @@ func TestMisbehavingHTTPS(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzPosted is an HTTPS server that answers anything, of any age: what is taken is the
+// answer to the question, and no TTL has grown (RFC 8484 section 5.1).
+func FuzzPosted(f *testing.F) {
+	asked := pack(f, withEDNS(query("a.example.org", dns.TypeA), 1232))
+	for age, wire := range map[string][]byte{
+		"": respond(f, asked, nil, good), "3": respond(f, asked, nil, good), "99999999999": respond(f, asked, nil), "-1": bytes.Clone(asked),
+	} {
+		setID(wire, 0)
+		f.Add(wire, age)
+	}
+	f.Fuzz(func(t *testing.T, wire []byte, age string) {
+		req, err := newRequest(packet{wire: asked, local: loopback})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := bytes.Clone(wire)
+		m, err := readPosted(wire, req, age)
+		if err != nil {
+			return
+		}
+		if !m.isResponse() || m.id() != 0 {
+			t.Errorf("%x is taken for an answer", before)
+		}
+		for i, at := range m.ttls() {
+			was, is := binary.BigEndian.Uint32(before[at:]), binary.BigEndian.Uint32(m.wire[at:])
+			if is > was {
+				t.Errorf("TTL %d grows from %d to %d", i, was, is)
+			}
+		}
+	})
 }

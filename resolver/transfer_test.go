@@ -3,6 +3,8 @@
 package resolver
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -141,4 +143,63 @@ func TestTransferTurns(t *testing.T) {
 			t.Error("a third message")
 		}
 	}
+}
+
+// deaf is a connection without deadlines.
+type deaf struct{ net.Conn }
+
+func (deaf) SetDeadline(time.Time) error { return nil }
+
+// FuzzTransfer is a server that sends anything after the question for a zone: each
+// message that is relayed is one, with the client's ID, and the zone is whole only where
+// an SOA record says so (RFC 5936 section 2.2).
+func FuzzTransfer(f *testing.F) {
+	asked := func(tb testing.TB, qtype uint16) *Request {
+		q := query("example.org", qtype)
+		if qtype == dns.TypeIXFR {
+			q.SetIxfr("example.org.", 5, "ns.example.org.", "root.example.org.")
+		}
+		req, err := newRequest(packet{wire: pack(tb, q), tcp: true})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return req
+	}
+	frames := func(wire []byte, messages ...[]string) []byte {
+		var out bytes.Buffer
+		for _, records := range messages {
+			_ = writeFrame(&out, respond(f, wire, func(m *dns.Msg) { m.Id = 7 }, records...))
+		}
+		return out.Bytes()
+	}
+	for _, ixfr := range []bool{false, true} {
+		wire := asked(f, dns.TypeAXFR).msg.wire
+		if ixfr {
+			wire = asked(f, dns.TypeIXFR).msg.wire
+		}
+		f.Add(frames(wire, []string{zoneSOA(7), zoneA(1)}, []string{zoneSOA(7)}), ixfr)
+		f.Add(frames(wire, []string{zoneSOA(7), zoneSOA(5), zoneA(1), zoneSOA(6)}, []string{zoneA(2), zoneSOA(7)}), ixfr)
+		f.Add(frames(wire, []string{zoneSOA(5)}), ixfr)
+	}
+	f.Fuzz(func(t *testing.T, sent []byte, ixfr bool) {
+		qtype := dns.TypeAXFR
+		if ixfr {
+			qtype = dns.TypeIXFR
+		}
+		req := asked(t, qtype)
+		tr := &transfer{conn: deaf{}, reader: bufio.NewReader(bytes.NewReader(sent)), req: req, id: 7, seen: newSerials(req), done: func() {}}
+		for octets := 0; ; {
+			m, err := tr.next()
+			if err != nil {
+				if whole := errors.Is(err, io.EOF); whole != tr.seen.over {
+					t.Errorf("ends with %v, whole %t", err, tr.seen.over)
+				}
+				return
+			}
+			checkAnswer(t, req.msg.wire, fit(nil, req, m, ""), true)
+			if octets += 2 + len(m.wire); octets > len(sent) {
+				t.Fatalf("%d octets of %d", octets, len(sent))
+			}
+		}
+	})
 }

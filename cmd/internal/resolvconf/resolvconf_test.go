@@ -3,7 +3,9 @@
 package resolvconf
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,4 +75,31 @@ func TestNew(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || got.Attempts != 5 || !got.Rotate {
 		t.Errorf("(-file +told):\n%s", diff)
 	}
+}
+
+// FuzzParse: whatever a file says, what is made of it is within the bounds of the C
+// library, and the same when it is written and read again (resolv.conf(5)).
+func FuzzParse(f *testing.F) {
+	f.Add("search a.svc.cluster.local svc.cluster.local\nnameserver 192.0.2.10\noptions ndots:5 timeout:1 attempts:2 rotate\n")
+	f.Add("# a\n;b\nnameserver fe80::1%eth0\nnameserver\ndomain\toptions\noptions timeout: attempts:-1 rotate:x timeout:9999999999999999999\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		conf := Parse(text)
+		if conf.Timeout < 0 || conf.Timeout > 30*time.Second || conf.Attempts < 0 || conf.Attempts > 5 {
+			t.Errorf("%q: timeout %s, %d attempts", text, conf.Timeout, conf.Attempts)
+		}
+		var again strings.Builder
+		for _, a := range conf.Nameservers {
+			fmt.Fprintf(&again, "nameserver %s\n", a)
+		}
+		if len(conf.Search) > 0 {
+			fmt.Fprintf(&again, "search %s\n", strings.Join(conf.Search, " "))
+		}
+		fmt.Fprintf(&again, "options timeout:%d attempts:%d\n", conf.Timeout/time.Second, conf.Attempts)
+		if conf.Rotate {
+			again.WriteString("options rotate\n")
+		}
+		if diff := cmp.Diff(conf, Parse(again.String()), cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%q (-once +again):\n%s", text, diff)
+		}
+	})
 }
