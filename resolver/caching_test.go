@@ -204,8 +204,9 @@ func TestNameErrorCut(t *testing.T) {
 	}
 }
 
-// Nothing that changes the answer is left out of the key, and what has no key is
-// not kept: RFC 4035 section 3.2, 6840 section 5.7, 7871, 8945.
+// Nothing that changes the answer is left out of the key, and what has no key is not
+// kept: RFC 5625 section 4.1, RFC 4035 section 3.2, RFC 6840 section 5.7, RFC 7871
+// section 7.3, RFC 8945.
 func TestCacheKeepsApart(t *testing.T) {
 	types := says(t, nil, good, "a.example.org. 5 IN AAAA 2001:db8::1", `a.example.org. 5 IN TYPE65280 \# 1 00`)
 	bubble(t, Config{}, types, func(t *testing.T, s *Server, end *oracle) {

@@ -129,7 +129,8 @@ func cookieCases(t *testing.T) []cookieCase {
 }
 
 // What servers do with cookies, what they are asked with then, and that clients have
-// their answers. RFC 7873 sections 5.1 and 5.3.
+// their answers. RFC 7873 sections 5.1 and 5.3; servers that do not know the option
+// ignore it (RFC 6891 section 6.1.2), or else are asked without.
 func TestCookies(t *testing.T) {
 	for _, way := range []string{"", ", no goroutine"} {
 		for _, tc := range cookieCases(t) {

@@ -179,7 +179,8 @@ func private() map[string]*dns.Msg {
 	}
 }
 
-// What changes the answer is in the key (RFC 5625 section 4.1), and what the key
+// What changes the answer is in the key (RFC 5625 section 4.1; RFC 4035 section 3.2 for
+// DO and CD, RFC 6840 section 5.7 for AD), and what the key
 // cannot hold is asked each time: other operations, transfers, TSIG (RFC 8945),
 // client subnets (RFC 7871), unknown options (RFC 6891 section 6.1.2).
 func TestJoinKeepsApart(t *testing.T) {

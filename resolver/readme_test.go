@@ -3,10 +3,12 @@
 package resolver
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,34 +33,69 @@ func names(pattern string, data []byte) []string {
 	return slices.Compact(found)
 }
 
-// Every test that README.md names exists.
-func TestReadmeNamesTests(t *testing.T) {
-	files, err := filepath.Glob("*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	below, err := filepath.Glob("internal/*/*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files = append(files, below...)
-	var source []byte
-	for _, file := range files {
-		data, err := os.ReadFile(file)
+// testFunction is a test with its doc comment; in the first group is its name.
+var testFunction = regexp.MustCompile(`(?ms)(?:^//[^\n]*\n)*^func ((?:Test|Fuzz)\w+)\(.*?^}`)
+
+// sources are the tests by their names, those of the programs around the resolver too.
+func sources(t *testing.T) map[string]string {
+	t.Helper()
+	found := make(map[string]string)
+	for _, root := range []string{".", "../cmd", "../test"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			for _, m := range testFunction.FindAllSubmatch(data, -1) {
+				found[string(m[1])] += string(m[0])
+			}
+			return err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		source = append(source, data...)
 	}
-	have := names(`(?m)^func ((?:Test|Fuzz)\w+)\(`, source)
+	return found
+}
+
+// Every test that README.md names exists.
+func TestReadmeNamesTests(t *testing.T) {
+	have := sources(t)
 	want := names("`(?:go test -fuzz )?((?:Test|Fuzz)\\w+)`", readme(t))
 	if len(want) < 40 {
 		t.Fatalf("README.md names %d tests only: %v", len(want), want)
 	}
 	for _, name := range want {
-		if !slices.Contains(have, name) {
+		if have[name] == "" {
 			t.Errorf("README.md names %s, which is no test", name)
 		}
+	}
+}
+
+// Every behaviour has a test, and for each RFC that is its source one of its tests names
+// that RFC.
+func TestReadmeNamesRFCs(t *testing.T) {
+	have, rows := sources(t), 0
+	for _, row := range regexp.MustCompile(`(?m)^\| (.*) \| (.*) \| (.*?) ?\| (.*) \|$`).FindAllStringSubmatch(string(readme(t)), -1) {
+		if strings.HasPrefix(row[1], "`dnsteer_") || row[1] == "behaviour" || row[1] == "metric" {
+			continue
+		}
+		rows++
+		var tests strings.Builder
+		for _, name := range names("`((?:Test|Fuzz)\\w+)`", []byte(row[4])) {
+			tests.WriteString(have[name])
+		}
+		if tests.Len() == 0 {
+			t.Errorf("%s: no test", row[1])
+		}
+		for _, rfc := range names(`\b(\d{4})\b`, []byte(row[3])) {
+			if !strings.Contains(tests.String(), rfc) {
+				t.Errorf("%s: none of %s names RFC %s", row[1], row[4], rfc)
+			}
+		}
+	}
+	if rows < 80 {
+		t.Errorf("README.md has %d behaviours only", rows)
 	}
 }
 

@@ -50,7 +50,8 @@ func bigTXT(n int) []string {
 	return records
 }
 
-// A reply from another address than the one that was asked is not even read.
+// A reply from another address than the one that was asked is not even read: RFC 5452
+// section 9.1.
 func TestSpoofedSource(t *testing.T) {
 	spoofer, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -68,7 +69,8 @@ func TestSpoofedSource(t *testing.T) {
 	wantGood(t, exchange(t, "udp", addr, query("a.example.org", dns.TypeA)))
 }
 
-// The client hears of the failure before its own five seconds are over.
+// A query is sent again within a second (RFC 9520 section 3.1), and the client hears of
+// the failure before its own five seconds are over.
 func TestDefaultTimesEndBeforeTheStub(t *testing.T) {
 	cfg, err := Config{}.withDefaults()
 	if err != nil {
@@ -147,7 +149,8 @@ func TestTransportIsKept(t *testing.T) {
 	}
 }
 
-// An upstream that is this very server is refused at the start and on the way.
+// An upstream that is this very server is refused at the start: a proxy must not forward
+// to itself (RFC 5625 section 4).
 func TestLoop(t *testing.T) {
 	l, addr := listen(t, "127.0.0.1")
 	s, err := New(Config{Upstreams: []netip.AddrPort{addr}})
@@ -160,7 +163,8 @@ func TestLoop(t *testing.T) {
 	}
 }
 
-// An Origin that leads back here is refused with each query, not followed.
+// An Origin that leads back here is refused with each query, not followed (RFC 5625
+// section 4).
 func TestLoopOnTheWay(t *testing.T) {
 	own := netip.MustParseAddrPort("127.0.0.1:53")
 	s, err := New(Config{Origin: func(netip.Addr) (netip.Addr, bool) { return own.Addr(), true }})

@@ -22,12 +22,18 @@ type Place struct {
 	NetNS      *testenv.NetNS
 	Cgroup     *testenv.Cgroup // dnsteer itself runs in it, and "dnsteer run" steers it
 	ResolvConf string          // the text of /etc/resolv.conf
+	// Etc is a directory of etc.Write whose files are there instead; empty for none.
+	Etc string
 }
 
 // Command is dnsteer with arguments, not yet started: Start does that.
 func (p Place) Command(tb testing.TB, args ...string) *exec.Cmd {
 	tb.Helper()
-	cmd := etc.Command(tb, p.ResolvConf, append([]string{string(p.Binary)}, args...)...)
+	dir := p.Etc
+	if dir == "" {
+		dir = etc.Write(tb, p.ResolvConf)
+	}
+	cmd := etc.CommandOver(tb, dir, append([]string{string(p.Binary)}, args...)...)
 	p.Cgroup.Enter(cmd)
 	return cmd
 }

@@ -31,7 +31,14 @@ func Roles() testenv.Roles { return testenv.Roles{role: main} }
 // Command is argv, not yet started, run where /etc has this resolv.conf.
 func Command(tb testing.TB, resolvConf string, argv ...string) *exec.Cmd {
 	tb.Helper()
-	return Private(testenv.Command(tb, role, append([]string{Write(tb, resolvConf)}, argv...)...))
+	return CommandOver(tb, Write(tb, resolvConf), argv...)
+}
+
+// CommandOver is Command with the files of a directory of Write, which may change later
+// if they stay the same files.
+func CommandOver(tb testing.TB, dir string, argv ...string) *exec.Cmd {
+	tb.Helper()
+	return Private(testenv.Command(tb, role, append([]string{dir}, argv...)...))
 }
 
 // Private gives cmd a mount namespace that nobody else sees, which is what Mount

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/test/etc"
 )
 
 // byNewTable is the address of the name after a reload.
@@ -53,6 +56,20 @@ func TestReload(t *testing.T) {
 			assertOneChange(t, queries)
 		})
 	}
+}
+
+// TestReloadResolvConf gives clients a search list: the name that they make with it is one
+// of the table from then on, without a restart.
+func TestReloadResolvConf(t *testing.T) {
+	w := newWorld(t)
+	w.place.Etc = etc.Write(t, w.place.ResolvConf)
+	service := w.run(t)
+	load := w.start(t, plan{Name: tableName + "example.net.", Servers: nameservers, Shapes: []Shape{Unconnected, TCP}, Timeout: patience})
+	load.await("answered by its nameserver", by(byNameserver, 0))
+	write(t, filepath.Join(w.place.Etc, "resolv.conf"), w.place.ResolvConf+"search example.net\n")
+	load.awaitMany("answered by the table", 20, by(byTable, 0))
+	assertAnswered(t, load.stop(0))
+	service.Stop()
 }
 
 // TestReloadBad breaks the names in both formats.
