@@ -70,6 +70,71 @@ func TestForwardsBitForBit(t *testing.T) {
 	}
 }
 
+// Whatever is no lookup in the table reaches the server that the client meant, names of the
+// table and special names included: RFC 5625 section 4, RFC 1996 section 3.4, RFC 2136
+// section 6, RFC 9460 section 8.
+func TestReachesTheServerMeant(t *testing.T) {
+	answer := says(t, nil)
+	end := &oracle{tb: t, answer: func(req *Request) (*Response, error) {
+		if req.msg.opcode() == dns.OpcodeQuery {
+			return answer(req)
+		}
+		return reflector{}.Exchange(t.Context(), req)
+	}}
+	s := before(t, Config{CacheBytes: -1, Origin: func(local netip.Addr) (netip.Addr, bool) { return local.Next(), true }}, end)
+	s.SetTable(table(t, "authority: [t.example.org]\nnames: {a.t.example.org: [192.0.2.9]}"))
+	chaos := query("a.t.example.org", dns.TypeA)
+	chaos.Question[0].Qclass = dns.ClassCHAOS
+	for name, m := range map[string]*dns.Msg{
+		"TYPE65280": query("a.example.org", 65280), "SVCB": query("_dns.example.org", dns.TypeSVCB), "HTTPS": query("a.example.org", dns.TypeHTTPS),
+		"DS": query("a.example.org", dns.TypeDS), "class CHAOS": chaos,
+		"NOTIFY": new(dns.Msg).SetNotify("t.example.org."), "NOTIFY of a name": new(dns.Msg).SetNotify("a.t.example.org."),
+		"UPDATE": new(dns.Msg).SetUpdate("t.example.org."), "UPDATE of a special zone": new(dns.Msg).SetUpdate("invalid."),
+		"STATUS": {MsgHdr: dns.MsgHdr{Opcode: dns.OpcodeStatus}, Question: query("a.t.example.org", dns.TypeA).Question},
+	} {
+		for _, local := range []string{"127.53.0.1", "127.53.0.7"} {
+			in, n := packetOf(t, m), end.asked()
+			in.local = netip.MustParseAddr(local)
+			askServer(t, s, in)
+			if end.asked() != n+1 || end.seen[n].upstreams[0] != plain(netip.AddrPortFrom(in.local.Next(), 53)) {
+				t.Errorf("%s at %s: %d servers asked", name, local, end.asked()-n)
+			}
+		}
+	}
+}
+
+// The flags and the rcode of an answer are its server's, also out of the cache: RFC 5625
+// section 4.1, RFC 6840 section 5.8.
+func TestAnswerKeepsFlags(t *testing.T) {
+	const z = 1 << 6
+	for _, flags := range []uint16{0, bitAA, bitRA, bitAD | bitRA, bitAA | bitRA | bitAD | bitCD | z, bitRA | dns.RcodeNameError, bitRA | dns.RcodeNotImplemented, dns.RcodeRefused, 11} {
+		answer := func(req *Request) (*Response, error) {
+			res, err := says(t, authority(t, 0, orgSOA+"30"))(req)
+			if err == nil {
+				setFlags(res.msg.wire, res.msg.flags()&(bitQR|bitRD)|flags)
+			}
+			return res, err
+		}
+		bubble(t, Config{}, answer, func(t *testing.T, s *Server, end *oracle) {
+			for i := range 2 {
+				in := packetOf(t, query("a.example.org", dns.TypeA))
+				err := s.own.answer(t.Context(), in, func(wire []byte) error {
+					if got := binary.BigEndian.Uint16(wire[2:]); got != bitQR|bitRD|flags && flags != dns.RcodeRefused || got&0xf != flags&0xf {
+						t.Errorf("answer %d has flags %04x, want %04x", i, got, bitQR|bitRD|flags)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			if kept := flags&0xf == dns.RcodeSuccess || flags&0xf == dns.RcodeNameError || flags&0xf == dns.RcodeRefused; kept != (end.asked() == 1) {
+				t.Errorf("flags %04x: asked %d times", flags, end.asked())
+			}
+		})
+	}
+}
+
 // RDATA that nobody knows is not touched, though it looks like a pointer
 // (RFC 3597 section 4).
 func TestUnknownRDATA(t *testing.T) {
