@@ -17,7 +17,9 @@ type draft struct {
 	// changed are the names of which the table says something new, wildcards by
 	// their parent, nil where nobody wants to know.
 	changed changes
-	// order are the names of files that won, as they stand there, and declared the apexes.
+	// gathered are the names of files while those are read, order those that won, as they
+	// stand there, and declared the apexes.
+	gathered bulk[*entry]
 	order    []*entry
 	declared apexes
 }
@@ -99,11 +101,6 @@ func byLayer(e *entry, l *Layer) int { return e.from.layer.rank() - l.rank() }
 func (d *draft) add(e *entry) {
 	names, at := d.names.slot(d.by, []byte(e.name))
 	d.names = names
-	d.addAt(at, e)
-}
-
-// addAt is add in the slot of the name.
-func (d *draft) addAt(at **entry, e *entry) {
 	isNew := *at == nil
 	if !isNew {
 		e.about = (*at).about // what is below it stays
@@ -118,6 +115,20 @@ func (d *draft) addAt(at **entry, e *entry) {
 		d.countWild(e.name, 1)
 	}
 	d.changed.add(e.name)
+}
+
+// addGathered adds the names of files to a table without any, when all are read, but not
+// what their addresses give back.
+func (d *draft) addGathered() {
+	d.names = d.gathered.trie(d.by)
+	d.gathered = bulk[*entry]{}
+	d.given = len(d.order)
+	d.tallies[nil] = tally{given: d.given}
+	for _, e := range d.order {
+		if e.name.isWild() {
+			d.countWild(e.name, 1)
+		}
+	}
 }
 
 // settle makes said all that there is of a name: its first entry counts.
@@ -246,8 +257,8 @@ func (d *draft) ownAbout(at **entry) *about {
 type changes map[wireName]struct{}
 
 func (c changes) add(name wireName) {
-	if c == nil {
-		return
+	if c == nil || len(c) > maxChanges {
+		return // nobody asks for so many
 	}
 	if name.isWild() {
 		name = name.parent()

@@ -18,7 +18,7 @@ func (d *draft) readHosts(path string, data []byte) error {
 	for text := range bytes.Lines(data) {
 		line++
 		text, _, _ = bytes.Cut(text, []byte("#"))
-		h.line(place{path, line}, string(text))
+		h.line(place{path, line}, text)
 	}
 	return errors.Join(h.errs...)
 }
@@ -36,14 +36,14 @@ type hosts struct {
 	text arena
 }
 
-func (h *hosts) line(at place, text string) {
+func (h *hosts) line(at place, text []byte) {
 	var addr netip.Addr
 	var err error
 	words := 0
-	for word := range strings.FieldsSeq(text) {
+	for word := range bytes.FieldsSeq(text) {
 		words++
 		if words == 1 {
-			if addr, err = parseAddr(word); err != nil {
+			if addr, err = parseAddr(string(word)); err != nil {
 				h.errs = append(h.errs, at.errorf("%w", err))
 			}
 			continue
@@ -60,15 +60,14 @@ func (h *hosts) line(at place, text string) {
 		}
 	}
 	if words == 1 {
-		word := strings.TrimSpace(text)
+		word := bytes.TrimSpace(text)
 		h.errs = append(h.errs, at.errorf("address %q has no name", word))
 	}
 }
 
 // give gives the name at hand an address.
 func (h *hosts) give(at place, addr netip.Addr, canonical bool) {
-	names, slot := h.names.slot(h.by, h.wire)
-	h.names = names
+	slot := h.gathered.slot(h.wire)
 	e := *slot
 	if !e.isGiven() || e.from != h.from {
 		h.first(slot, at, addr, canonical)

@@ -35,25 +35,66 @@ func parseName(s string) (wireName, error) {
 }
 
 // appendName appends what parseName returns to an empty buffer.
-func appendName(wire []byte, s string) ([]byte, error) {
+func appendName[T string | []byte](wire []byte, s T) ([]byte, error) {
+	// A length for the first label; that of each other takes the place of a dot.
+	wire = append(append(wire, 0), s...)
+	length := 0
+	for i := 1; i < len(wire); i++ {
+		c := nameBytes[wire[i]]
+		if c == '.' {
+			if !setLength(wire[length:i]) {
+				return wire, nameError(string(s))
+			}
+			length = i
+		} else if c == 0 {
+			return wire, nameError(string(s))
+		}
+		wire[i] = c
+	}
+	if length == 0 || length < len(wire)-1 { // no final dot, which is the root label
+		if !setLength(wire[length:]) {
+			return wire, nameError(string(s))
+		}
+		wire, length = append(wire, 0), len(wire)
+	}
+	wire[length] = 0
+	if len(wire) > maxName {
+		return wire, nameError(string(s))
+	}
+	return wire, nil
+}
+
+// setLength sets the length of a label. It is false if there is no such label.
+func setLength(label []byte) bool {
+	n := len(label) - 1
+	label[0] = byte(n)
+	return 0 < n && n <= maxLabel
+}
+
+// nameError says what is wrong with a name.
+func nameError(s string) error {
 	trimmed := strings.TrimSuffix(s, ".")
 	if trimmed == "" {
-		return wire, fmt.Errorf("name %q is empty", s)
+		return fmt.Errorf("name %q is empty", s)
 	}
 	for label := range strings.SplitSeq(trimmed, ".") {
 		if err := checkLabel(label); err != nil {
-			return wire, fmt.Errorf("name %q: %w", s, err)
+			return fmt.Errorf("name %q: %w", s, err)
 		}
-		wire = append(wire, byte(len(label)))
-		wire = append(wire, label...)
 	}
-	wire = append(wire, 0)
-	if len(wire) > maxName {
-		return wire, fmt.Errorf("name %q has %d octets, more than %d", s, len(wire), maxName)
-	}
-	lower(wire)
-	return wire, nil
+	return fmt.Errorf("name %q has %d octets, more than %d", s, len(trimmed)+2, maxName)
 }
+
+// nameBytes are the octets of names as people write them, in lower case. Others are 0.
+var nameBytes = func() (all [256]byte) {
+	for i := range all {
+		if isNameByte(byte(i)) || i == '.' {
+			all[i] = byte(i)
+		}
+	}
+	lower(all[:])
+	return all
+}()
 
 // parseWild is parseName for owners, which may begin with the label "*".
 func parseWild(s string) (wireName, error) {

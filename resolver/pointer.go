@@ -93,6 +93,16 @@ func (e *entry) pointing(kind byte) (addr string, n int) {
 	return addr, n
 }
 
+// givesBack yields the addresses that give the entry's name back. Block lists give the
+// unspecified address to names that they take away.
+func (e *entry) givesBack(yield func(addr string) bool) {
+	for kind, addr := range e.records.each {
+		if kind&kindPointer != 0 && !isUnspecified(addr) && !yield(addr) {
+			return
+		}
+	}
+}
+
 func pointersOf(r reverse) []pointer {
 	if r == nil {
 		return nil
@@ -206,39 +216,48 @@ func reverseName(addr string) wireName {
 // addPointers lets the addresses of an entry give its name back, behind the names of
 // earlier layers.
 func (d *draft) addPointers(e *entry) {
-	p := e.pointer()
-	for kind, addr := range e.each {
-		// Block lists give the unspecified address to names that they take away.
-		if kind&kindPointer == 0 || isUnspecified(addr) {
-			continue
-		}
+	for addr := range e.givesBack {
 		addrs, slot := d.addrs.slot(d.by, []byte(addr))
 		d.addrs = addrs
-		if *slot == nil {
-			*slot = e.reverseOf(addr)
-			d.pointersChanged(addr, 1)
-			continue
-		}
-		all := (*slot).pointers()
-		at := len(all)
-		for at > 0 && all[at-1].layer > p.layer {
-			at--
-		}
-		if at >= maxPointers {
-			continue
-		}
-		all = slices.Insert(all, at, p)
-		*slot = newReverse(addr, all[:min(len(all), maxPointers)])
-		d.pointersChanged(addr, 0)
+		d.addPointer(slot, addr, e)
 	}
+}
+
+// addAllPointers is addPointers for all names of a table.
+func (d *draft) addAllPointers(all []*entry) {
+	addrs := newBulk[reverse](len(all))
+	for _, e := range all {
+		for addr := range e.givesBack {
+			d.addPointer(addrs.slot([]byte(addr)), addr, e)
+		}
+	}
+	d.addrs = addrs.trie(d.by)
+}
+
+// addPointer lets an address, whose slot it is, give the name of an entry back.
+func (d *draft) addPointer(slot *reverse, addr string, e *entry) {
+	if *slot == nil {
+		*slot = e.reverseOf(addr)
+		d.pointersChanged(addr, 1)
+		return
+	}
+	p := e.pointer()
+	all := (*slot).pointers()
+	at := len(all)
+	for at > 0 && all[at-1].layer > p.layer {
+		at--
+	}
+	if at >= maxPointers {
+		return
+	}
+	all = slices.Insert(all, at, p)
+	*slot = newReverse(addr, all[:min(len(all), maxPointers)])
+	d.pointersChanged(addr, 0)
 }
 
 // dropPointers undoes addPointers.
 func (d *draft) dropPointers(e *entry) {
-	for kind, addr := range e.each {
-		if kind&kindPointer == 0 || isUnspecified(addr) {
-			continue
-		}
+	for addr := range e.givesBack {
 		old := d.addrs.find([]byte(addr))
 		left := slices.DeleteFunc(pointersOf(old), func(p pointer) bool { return p.name == e.name })
 		switch {

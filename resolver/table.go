@@ -118,9 +118,7 @@ func ParseTable(sources ...Source) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range d.order {
-		d.addPointers(e)
-	}
+	d.addAllPointers(d.order)
 	d.setApexes(d.declared)
 	return d.done(), nil
 }
@@ -132,8 +130,14 @@ func parse(sources []Source) (*draft, error) {
 	for _, src := range sources {
 		errs = append(errs, d.read(src))
 	}
+	d.addGathered()
 	for _, e := range d.order {
-		errs = append(errs, e.checkSize(), d.checkAlias(e))
+		if err := e.checkSize(); err != nil {
+			errs = append(errs, err)
+		}
+		if err := d.checkAlias(e); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	return d, errors.Join(errs...)
 }
@@ -155,7 +159,7 @@ func (d *draft) offer(at **entry, e *entry) {
 		d.warnings = append(d.warnings, fmt.Sprintf("%s: %s is already in %s, which wins", e.place(), e.name, (*at).place()))
 		return
 	}
-	d.addAt(at, e)
+	*at = e
 	d.order = append(d.order, e)
 }
 

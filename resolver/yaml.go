@@ -147,9 +147,7 @@ func (y *yamlFile) entry(key *yaml.Node, name wireName, value *yaml.Node) {
 	if e.records == "" && len(y.errs) == before {
 		y.errorf(key, "%s has no records", key.Value)
 	}
-	names, at := y.names.slot(y.by, []byte(name))
-	y.names = names
-	y.offer(at, e)
+	y.offer(y.gathered.slot([]byte(name)), e)
 }
 
 func (y *yamlFile) records(e *entry, n *yaml.Node) {

@@ -27,9 +27,10 @@ type plainFile struct {
 	entries []*entry
 	apexes  []*apex
 
-	slab   slab[entry]
-	text   arena
-	packed []byte // the records of the entry at hand
+	slab slab[entry]
+	text arena
+
+	name, packed []byte // of the entry at hand: its name, and its records
 }
 
 // readPlain reads a file of the plain form. It is false for every other file, and for one
@@ -84,7 +85,8 @@ func (p *plainFile) authority(line uint32, body []byte) bool {
 	}
 	for word := range bytes.SplitSeq(list, []byte(",")) {
 		word = bytes.Trim(word, " ")
-		name, ok := plainName(word)
+		wire, ok := appendPlain(nil, word)
+		name := wireName(wire)
 		// Without a dot it may be one of YAML's words for nothing.
 		if !ok || name.isWild() || !bytes.ContainsRune(word, '.') || slices.ContainsFunc(p.apexes, func(x *apex) bool { return x.name == name }) {
 			return false
@@ -114,38 +116,44 @@ func (p *plainFile) entry(line uint32, body []byte) bool {
 	if !ok {
 		return false
 	}
-	name, ok := plainName(key)
-	if !ok {
+	if p.name, ok = appendPlain(p.name[:0], key); !ok {
 		return false
 	}
+	isWild := bytes.HasPrefix(p.name, []byte(wildLabel))
 	p.packed = p.packed[:0]
 	for word := range bytes.SplitSeq(list, []byte(",")) {
-		if !p.address(bytes.Trim(word, " "), !name.isWild()) {
+		if !p.address(bytes.Trim(word, " "), !isWild) {
 			return false
 		}
 	}
 	e := p.slab.next()
-	*e = entry{name: wireName(p.text.keep([]byte(name))), from: p.from, line: line, ttl: p.ttl}
+	*e = entry{name: wireName(p.text.keep(p.name)), from: p.from, line: line, ttl: p.ttl}
 	e.records = records(p.text.keep(p.packed))
 	p.entries = append(p.entries, e)
 	return true
 }
 
-// plainName reads a name. One that is not in quotes must not begin with what means
-// something in YAML.
-func plainName(word []byte) (wireName, bool) {
+// appendPlain appends a name to an empty buffer. One that is not in quotes must not begin
+// with what means something in YAML.
+func appendPlain(wire, word []byte) (_ []byte, ok bool) {
 	word, quoted := unquoted(word)
-	if !quoted && (len(word) == 0 || !isNameByte(word[0]) || word[0] == '-' || !consists(word, isDotted)) {
-		return "", false
+	if !quoted && (len(word) == 0 || !isNameByte(word[0]) || word[0] == '-') {
+		return wire, false
 	}
-	name, err := parseWild(string(word))
-	return name, err == nil
+	var err error
+	if bytes.HasPrefix(word, []byte("*")) {
+		var name wireName
+		name, err = parseWild(string(word))
+		return append(wire, name...), err == nil
+	}
+	wire, err = appendName(wire, word)
+	return wire, err == nil
 }
 
 // address reads an address. Without quotes a colon may mean something in YAML.
 func (p *plainFile) address(word []byte, pointer bool) bool {
 	word, quoted := unquoted(word)
-	if !quoted && !consists(word, isDotted) {
+	if !quoted && bytes.IndexByte(word, ':') >= 0 {
 		return false
 	}
 	addr, err := parseAddr(string(word))
@@ -174,16 +182,14 @@ func consists(word []byte, of func(byte) bool) bool {
 	return true
 }
 
-func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
-func isDotted(c byte) bool { return c == '.' || isNameByte(c) }
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // offerPlain adds what a plain file has. It is false if a name stands twice, and then the
 // draft is of no use any more.
 func (d *draft) offerPlain(p *plainFile) bool {
 	lost := make(map[wireName]bool) // those that an earlier file has
 	for _, e := range p.entries {
-		names, at := d.names.slot(d.by, []byte(e.name))
-		d.names = names
+		at := d.gathered.slot([]byte(e.name))
 		isGiven := (*at).isGiven()
 		if isGiven && (*at).from == e.from || lost[e.name] {
 			return false

@@ -68,6 +68,7 @@ func comparePlain(t *testing.T, data []byte) bool {
 		if err := as(d); err != nil {
 			return nil, nil, err
 		}
+		d.addGathered()
 		table = dump(&d.Table)
 		for _, name := range slices.Sorted(maps.Keys(d.declared)) {
 			table = append(table, fmt.Sprintf("%s: %s, TTL %d", d.declared[name].place(), name, d.declared[name].ttl))
