@@ -3,279 +3,289 @@
 package resolver
 
 import (
-	"context"
-	"fmt"
-	"strings"
+	"encoding/binary"
+	"net"
 
 	"github.com/miekg/dns"
 )
 
-// maxAliases is how many aliases an answer follows. Longer chains are mistakes:
-// public resolvers stop between 8 and 16.
-const maxAliases = 8
+const (
+	// maxAliases is how many aliases an answer follows. Longer chains are mistakes:
+	// public resolvers stop between 8 and 16.
+	maxAliases = 8
+	// turnStep takes turns to places that are spread evenly however many of them are left out:
+	// who counts by one gives every second answer, and so all of one type if clients ask for two,
+	// the same first address of two.
+	turnStep = 0x9e3779b1 // 2^32 by the golden ratio
+)
 
-// tableStage answers the names of the table.
-type tableStage struct {
-	table func() *Table
-	next  Exchanger
-}
-
-// Exchange answers from the table what it holds, and asks on for all else: other
-// names, other classes, other operations, zone transfers, and signed messages,
-// which a table without keys cannot answer.
-func (s *tableStage) Exchange(ctx context.Context, req *Request) (*Response, error) {
-	m := req.msg
-	if m.opcode() != dns.OpcodeQuery || m.qclass != dns.ClassINET || m.signed || isTransfer(m.qtype) {
-		return s.next.Exchange(ctx, req)
-	}
-	a := &answer{table: s.table(), req: req, name: askedName(m)}
-	st := req.scope.settings.Load()
-	asked := a.find(m.name)
-	if asked.ok() {
-		return a.respond(ctx, s.next, asked)
-	}
-	for _, suffix := range st.search {
-		short, ok := m.name.without(suffix)
-		if !ok {
-			continue
-		}
-		if at := a.find(short); at.ok() {
-			a.expand(short, at)
-			return a.respond(ctx, s.next, at)
-		}
-	}
-	if st.isDenied(asked, []byte(m.name)) {
-		return a.deny(asked)
-	}
-	return s.next.Exchange(ctx, req)
-}
-
-// askedName is the name of the question in the client's own case.
-func askedName(m *message) string {
-	s, _, err := dns.UnpackDomainName(m.wire, headerLen)
-	if err != nil {
-		return m.name.String()
-	}
-	return s
-}
-
-// answer is one answer from the table in the making.
+// answer is what a table answers to one question, in the making. It is written on the wire
+// at once, and may be used for the next question: a loop allocates nothing for an answer.
+//
+// Of several addresses another one is the first at each turn (RFC 1794): clients that take
+// the first would all take the same. The order of records says nothing (RFC 1034 section
+// 3.6), so whoever wants one has to sort.
 type answer struct {
-	table  *Table
-	req    *Request
-	name   string // owner of the next record, as asked or as the alias wrote it
-	rrs    []dns.RR
-	places []string
-	looked []look
+	writer
+	table *Table
+	st    *settings
+	qtype uint16
+	turn  uint32        // that of 0 leaves addresses as they are
+	buf   [maxName]byte // of name, but for that of the question
 	// expanded is an answer to a name with a search suffix behind it, denied one that says
 	// that there is no such name.
 	expanded, denied bool
+	// trace has what the answer rests on, for people to read, if that is wanted.
+	traced bool
+	trace  []hit
+	srvs   map[string]bool // targets that have had their addresses
 }
 
-// look is one look into the table that an answer rests on, and what was there.
-type look struct {
-	name wireName
-	hit  hit
+// extent is how far an answer came.
+type extent int
+
+const (
+	notOurs   extent = iota // the table says nothing of the name, and nothing was written
+	ours                    // it is whole
+	leads                   // an alias leads out of the table, to name
+	elsewhere               // name is a shared one, and others are asked for the type
+	endless                 // there are more than maxAliases
+)
+
+// isTables reports whether a table may answer for a type and class: it has no zones to
+// transfer, and none but the Internet's names.
+func isTables(qtype, qclass uint16) bool { return qclass == dns.ClassINET && !isTransfer(qtype) }
+
+// compose appends to out an answer to the question at the beginning of a query, whose name
+// in lower case is name. It holds on to nothing of table and settings.
+func (a *answer) compose(out, query, name []byte, t *Table, st *settings) extent {
+	a.begin(out, query, name)
+	a.table, a.st = t, st
+	a.expanded, a.denied, a.trace = false, false, a.trace[:0]
+	a.qtype = binary.BigEndian.Uint16(query[len(query)-4:])
+	got := a.look()
+	if got != notOurs && got != endless {
+		a.finish()
+	}
+	return got
 }
 
-func (a *answer) find(name wireName) hit {
-	at := a.table.find(name)
-	a.looked = append(a.looked, look{name, at})
-	return at
-}
+// release lets go of what was composed from.
+func (a *answer) release() { a.table, a.st, a.name, a.out = nil, nil, nil, nil }
 
-// expand puts the alias from the expanded name to the name of the table in front.
-// A question for the alias itself ends there.
-func (a *answer) expand(name wireName, at hit) {
-	a.rrs = append(a.rrs, &dns.CNAME{
-		Hdr:    dns.RR_Header{Name: a.name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: at.ttl()},
-		Target: name.String(),
-	})
-	a.name, a.expanded = name.String(), true
+// look finds what answers for the name, or for what is left of it without a search suffix.
+func (a *answer) look() extent {
+	asked := a.table.find(a.name)
+	if asked.ok() {
+		return a.respond(asked)
+	}
+	for _, suffix := range a.st.search {
+		end := suffixAt(a.name, suffix)
+		if end <= 0 {
+			continue
+		}
+		n := copy(a.buf[:], a.name[:end])
+		a.buf[n] = 0
+		if at := a.table.find(a.buf[:n+1]); at.ok() {
+			a.expanded = true
+			a.alias(at.ttl(), a.buf[:n+1])
+			return a.respond(at)
+		}
+	}
+	if a.st.isDenied(asked, a.name) {
+		return a.deny(asked)
+	}
+	return notOurs
 }
 
 // respond follows the aliases from what was found to records of the asked type, to a
 // name without any, or out of the table.
-func (a *answer) respond(ctx context.Context, next Exchanger, at hit) (*Response, error) {
-	qtype := a.req.msg.qtype
+func (a *answer) respond(at hit) extent {
 	for range maxAliases {
-		a.places = append(a.places, at.place(a.table))
-		if qtype == dns.TypeCNAME && len(a.rrs) > 0 || a.take(at, qtype) {
-			return a.ours(dns.RcodeSuccess, nil)
+		a.note(at)
+		// A question for the alias itself ends there.
+		if a.qtype == dns.TypeCNAME && a.counts[inAnswer] > 0 || a.take(at, a.qtype) {
+			a.addAddresses(at)
+			return ours
 		}
 		target, ok := at.alias()
-		if !ok && at.isElsewhere(qtype) {
-			return a.elsewhere(ctx, next, at)
+		if !ok && at.isElsewhere(a.qtype) {
+			return elsewhere
 		}
 		if !ok {
-			return a.ours(dns.RcodeSuccess, []dns.RR{a.soa(at)})
+			a.section = inAuthority
+			a.nothing(at)
+			return ours
 		}
-		a.take(at, dns.TypeCNAME)
-		a.name = target.String()
-		at = a.find(target)
-		if a.req.scope.settings.Load().isDenied(at, []byte(target)) {
+		a.alias(at.ttl(), a.buf[:copy(a.buf[:], target)])
+		at = a.table.find(a.name)
+		if a.st.isDenied(at, a.name) {
 			return a.deny(at)
 		}
 		if !at.ok() {
-			return a.leave(ctx, next, target)
+			return leads
 		}
 	}
-	return nil, fmt.Errorf("%s has more than %d aliases", a.req.msg.name, maxAliases)
+	return endless
 }
 
-// ours is an answer without anything from further on.
-func (a *answer) ours(rcode int, authority []dns.RR) (*Response, error) {
-	res, err := a.message(rcode, authority)
-	if err != nil {
-		return nil, err
-	}
-	res.looked = a.looked
-	res.from, res.saved = fromTable, a.expanded || a.denied
-	return res, nil
+// alias writes that the name is another one's, which is the one to look up from now on.
+func (a *answer) alias(ttl uint32, target []byte) {
+	a.record(dns.TypeCNAME, ttl)
+	at := a.putName(target)
+	a.end()
+	a.name, a.owner = target, at
 }
 
-// take adds the records of a type, or all of them for ANY (RFC 8482 allows any
+// take writes the records of a type, or all of them for ANY (RFC 8482 allows any
 // choice, and an honest one helps those who debug with it).
 func (a *answer) take(at hit, qtype uint16) bool {
-	before := len(a.rrs)
-	if at.entry != nil {
-		for kind, rdata := range at.entry.each {
+	before := a.counts[a.section]
+	e := at.entry
+	switch {
+	case e == nil:
+	case qtype == dns.TypeA:
+		a.takeAddresses(e, kindA)
+	case qtype == dns.TypeAAAA:
+		a.takeAddresses(e, kindAAAA)
+	default:
+		for kind, rdata := range e.records.each {
 			if qtype == dns.TypeANY || qtype == typeOf(kind) {
-				a.rrs = append(a.rrs, newRR(a.name, kind, rdata, at.ttl()))
+				a.putPacked(e, kind, rdata)
 			}
 		}
 	}
 	if at.reverse != nil && (qtype == dns.TypeANY || qtype == dns.TypePTR) {
-		for _, p := range at.reverse.pointers() {
-			a.rrs = append(a.rrs, &dns.PTR{
-				Hdr: dns.RR_Header{Name: a.name, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: p.ttl},
-				Ptr: p.name.String(),
-			})
+		for i := range at.reverse.count() {
+			p := at.reverse.pointer(i)
+			a.record(dns.TypePTR, p.ttl)
+			a.putText(string(p.name))
+			a.end()
 		}
 	}
-	return len(a.rrs) > before
+	return a.counts[a.section] > before
 }
 
-// soa says how long "no such type", or name, may be believed (RFC 2308 section 5). It
-// stands at the name itself where we know nothing of the zone around it.
-func (a *answer) soa(at hit) dns.RR {
-	if at.apex == nil {
-		return denial(a.name, min(at.ttl(), defaultTTL))
+// takeAddresses writes those of a kind, another one first in each turn.
+func (a *answer) takeAddresses(e *entry, kind byte) {
+	n, size := 0, 0
+	for k, rdata := range e.records.each {
+		if k&^kindPointer == kind {
+			a.put(typeOf(kind), e.ttl, rdata)
+			n, size = n+1, len(rdata)
+		}
 	}
-	ttl := min(at.apex.ttl, defaultTTL)
+	if first := int(uint64(a.turn) * uint64(n) >> 32); first > 0 && a.owner <= farthest {
+		a.rotate(n, size, first)
+	}
+}
+
+// rotate makes another one the first of the n last records, which differ in so many octets
+// of RDATA alone.
+func (a *answer) rotate(n, size, first int) {
+	step := 2 + 10 + size // a pointer to the owner, and what is fixed
+	rdata := func(i int) []byte { return a.out[len(a.out)-(n-1-i)*step-size:][:size] }
+	reverse := func(from, to int) {
+		for to--; from < to; from, to = from+1, to-1 {
+			var tmp [net.IPv6len]byte
+			copy(tmp[:], rdata(from))
+			copy(rdata(from), rdata(to))
+			copy(rdata(to), tmp[:])
+		}
+	}
+	reverse(0, first)
+	reverse(first, n)
+	reverse(0, n)
+}
+
+// putPacked writes a packed record of an entry.
+func (a *answer) putPacked(e *entry, kind byte, rdata string) {
+	switch kind {
+	case kindCNAME:
+		a.record(dns.TypeCNAME, e.ttl)
+		a.putText(rdata)
+		a.end()
+	case kindSRV:
+		a.record(dns.TypeSRV, e.ttl)
+		a.out = append(a.out, rdata[:srvFixed]...)
+		a.out = appendTarget(a.out, e.name, rdata) // uncompressed, RFC 2782
+		a.end()
+	default:
+		a.put(typeOf(kind), e.ttl, rdata)
+	}
+}
+
+// addAddresses adds those of what the SRV records of an entry point at (RFC 2782), as far as
+// there is room.
+func (a *answer) addAddresses(at hit) {
+	if at.entry == nil || a.qtype != dns.TypeSRV && a.qtype != dns.TypeANY {
+		return
+	}
+	clear(a.srvs)
+	for kind, rdata := range at.entry.records.each {
+		target := rdata[min(srvFixed, len(rdata)):]
+		if kind != kindSRV || a.srvs[target] {
+			continue
+		}
+		if a.srvs == nil {
+			a.srvs = make(map[string]bool)
+		}
+		a.srvs[target] = true
+		a.name, a.owner, a.section = appendTarget(a.buf[:0], at.entry.name, rdata), unwritten, inAdditional
+		whole := a.writer
+		to := a.table.find(a.name)
+		a.take(to, dns.TypeA)
+		a.take(to, dns.TypeAAAA)
+		if a.len() > maxWire {
+			a.writer = whole
+			return
+		}
+	}
+}
+
+// nothing says that there are no such records (RFC 2308 section 2), and how long that may be
+// believed (section 5). The SOA stands at the name itself where we know nothing of the zone
+// around it.
+func (a *answer) nothing(at hit) {
+	ttl := uint32(defaultTTL)
 	if at.ok() {
-		ttl = min(at.ttl(), ttl)
+		ttl = min(ttl, at.ttl())
 	}
-	return denial(at.apex.owner(a.name), ttl)
+	if apex := a.table.apexes.find(a.name); apex != nil {
+		ttl = min(ttl, apex.ttl)
+		a.ownedBy(apex)
+	}
+	a.putSOA(ttl)
 }
 
-func denial(owner string, ttl uint32) dns.RR {
-	return &dns.SOA{
-		Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
-		// RFC 6761: invalid is sure to be nobody's.
-		Ns: "dnsteer.invalid.", Mbox: "hostmaster.dnsteer.invalid.",
-		Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ttl,
+// deny answers for a name that the table lacks where it is the authority: NXDOMAIN, or no
+// data if there are names below it, or it is the apex (RFC 2308 section 2).
+func (a *answer) deny(at hit) extent {
+	a.note(at)
+	isApex := len(a.name) == len(at.apex.name)
+	if !at.exists {
+		a.denied, a.rcode = true, dns.RcodeNameError
 	}
+	if !isApex || a.qtype != dns.TypeSOA && a.qtype != dns.TypeANY {
+		a.section = inAuthority
+	}
+	a.nothing(at)
+	return ours
 }
 
-// leave asks on for the end of an alias that is not in the table, and appends what
-// comes.
-func (a *answer) leave(ctx context.Context, next Exchanger, target wireName) (*Response, error) {
-	res, err := next.Exchange(ctx, a.req.derive(target))
-	if err != nil {
-		return nil, err
+// ownedBy makes an apex above the name the owner of the next record, as it stands at the
+// end of the name: in the client's own case, if it is the client's name.
+func (a *answer) ownedBy(x *apex) {
+	if a.owner == headerLen {
+		a.owner += len(a.name) - len(x.name)
+		return
 	}
-	return a.followed(res, target)
+	a.name, a.owner = a.buf[:copy(a.buf[:], x.name)], unwritten
 }
 
-// followed appends what came for the end of an alias.
-func (a *answer) followed(res *Response, target wireName) (*Response, error) {
-	var theirs dns.Msg
-	if err := theirs.Unpack(res.msg.wire); err != nil {
-		return nil, &failure{rcode: dns.RcodeServerFailure, ede: dns.ExtendedErrorCodeInvalidData,
-			text: fmt.Sprintf("answer for %s, from %s: %v", target, res.origin, err)}
+// note keeps what was found for the trace.
+func (a *answer) note(at hit) {
+	if a.traced {
+		a.trace = append(a.trace, at)
 	}
-	a.rrs = append(a.rrs, theirs.Answer...)
-	out, err := a.message(theirs.Rcode, theirs.Ns)
-	if err != nil {
-		return nil, err
-	}
-	if opt, err := res.msg.edns(); err == nil && opt != nil {
-		out.msg.addOPT(opt) // for its remarks: RFC 8914 errors pass
-	}
-	out.origin += ", then " + res.origin
-	return out, nil
-}
-
-// message builds the response. AA speaks of the first owner, which is ours
-// (RFC 1035 section 4.1.1).
-func (a *answer) message(rcode int, authority []dns.RR) (*Response, error) {
-	m := a.req.msg
-	msg := &dns.Msg{
-		MsgHdr: dns.MsgHdr{
-			Id: m.id(), Response: true, Authoritative: true, RecursionAvailable: true,
-			RecursionDesired: m.flags()&bitRD != 0, CheckingDisabled: m.flags()&bitCD != 0, Rcode: rcode & 0xf,
-		},
-		Compress: true,
-		Question: []dns.Question{{Name: askedName(m), Qtype: m.qtype, Qclass: m.qclass}},
-		Answer:   a.rrs,
-		Ns:       authority,
-		Extra:    a.additional(),
-	}
-	wire, err := msg.Pack()
-	if err != nil {
-		return nil, fmt.Errorf("pack the answer for %s: %w", m.name, err)
-	}
-	packed, err := parseMessage(wire)
-	if err != nil {
-		return nil, fmt.Errorf("pack the answer for %s: %w", m.name, err)
-	}
-	return &Response{msg: packed, origin: "table " + strings.Join(a.places, ", ")}, nil
-}
-
-// additional holds the addresses of what SRV records point at (RFC 2782).
-func (a *answer) additional() []dns.RR {
-	var rrs []dns.RR
-	done := make(map[wireName]bool)
-	for _, rr := range a.rrs {
-		srv, ok := rr.(*dns.SRV)
-		if !ok {
-			continue
-		}
-		target := fromRR(srv.Target)
-		if done[target] {
-			continue
-		}
-		done[target] = true
-		at := &answer{name: srv.Target}
-		to := a.find(target)
-		at.take(to, dns.TypeA)
-		at.take(to, dns.TypeAAAA)
-		rrs = append(rrs, at.rrs...)
-	}
-	return rrs
-}
-
-// fromRR is the name of a record that we built ourselves.
-func fromRR(s string) wireName {
-	name, err := parseName(s)
-	if err != nil {
-		return ""
-	}
-	return name
-}
-
-// derive is the same request for another name.
-func (r *Request) derive(name wireName) *Request {
-	wire := append([]byte(nil), r.msg.wire[:headerLen]...)
-	wire = append(wire, name...)
-	wire = append(wire, r.msg.wire[r.msg.question-4:r.msg.question]...)
-	for _, at := range []int{countAN, countNS, countAR} {
-		setCount(wire, at, 0)
-	}
-	m := &message{wire: wire, question: len(wire), name: name, qtype: r.msg.qtype, qclass: r.msg.qclass, opt: -1}
-	if r.edns != nil {
-		m.addOPT(r.edns)
-	}
-	return &Request{Client: r.Client, Local: r.Local, TCP: r.TCP, scope: r.scope, msg: m, edns: r.edns}
 }

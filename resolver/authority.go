@@ -5,10 +5,6 @@ package resolver
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-
-	"github.com/miekg/dns"
 )
 
 // Authority is a suffix of names of which a table knows all that there are: what it lacks
@@ -137,30 +133,4 @@ func (r *routes) lead(name []byte, apex wireName) bool {
 		}
 	}
 	return false
-}
-
-// suffixList is for keys of what depends on which names have routes.
-func (r *routes) suffixList() []wireName { return slices.Sorted(maps.Keys(r.suffixes)) }
-
-// deny answers for a name that the table lacks where it is the authority: NXDOMAIN, or no
-// data if there are names below it, or it is the apex (RFC 2308 section 2).
-func (a *answer) deny(at hit) (*Response, error) {
-	a.places = append(a.places, at.apex.place())
-	soa := a.soa(at)
-	switch qtype := a.req.msg.qtype; {
-	case soa.Header().Name == a.name && (qtype == dns.TypeSOA || qtype == dns.TypeANY):
-		a.rrs = append(a.rrs, soa)
-		return a.ours(dns.RcodeSuccess, nil)
-	case at.exists:
-		return a.ours(dns.RcodeSuccess, []dns.RR{soa})
-	}
-	a.denied = true
-	return a.ours(dns.RcodeNameError, []dns.RR{soa})
-}
-
-// owner is the apex as the name has it at its end: in the client's own case, if it is the
-// client's name.
-func (x *apex) owner(name string) string {
-	at, _ := dns.PrevLabel(name, dns.CountLabel(x.name.String()))
-	return name[at:]
 }

@@ -219,7 +219,7 @@ func TestAuthorityOfTables(t *testing.T) {
 	names := "names:\n" + text.String()
 	with, without := table(t, "authority: [east.example.org]\n"+names), table(t, names)
 	for i := range 1000 {
-		if at := with.find(mustName(fmt.Sprintf("n%d.east.example.org", i))); at.ok() || !at.exists {
+		if at := with.find([]byte(mustName(fmt.Sprintf("n%d.east.example.org", i)))); at.ok() || !at.exists {
 			t.Fatalf("n%d is %+v", i, at)
 		}
 	}

@@ -52,8 +52,6 @@ type Response struct {
 	// upstream gave it, over TCP or not; invalid for answers of our own.
 	upstream netip.AddrPort
 	tcp      bool
-	// looked are the looks that an answer rests on which is the table's alone.
-	looked []look
 	// from is where it came from, and saved says that without us the client's next
 	// question would have cost an upstream query.
 	from  source

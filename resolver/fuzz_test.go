@@ -156,7 +156,7 @@ func parseAnything(t *testing.T, src Source) {
 		return
 	}
 	for _, e := range given(table) {
-		if table.find(e.name).entry != e {
+		if table.find([]byte(e.name)).entry != e {
 			t.Errorf("%s is not found", e.name)
 		}
 		msg := new(dns.Msg)

@@ -27,10 +27,7 @@ type kept struct {
 	stored   time.Time
 	seconds  uint32 // how long it is fresh
 	upstream netip.AddrPort
-	tcp      bool     // came by TCP, so that nothing was left out for want of room
-	looked   []look   // for an answer of the table
-	rotation rotation // of such a one
-	saved    bool     // as in Response
+	tcp      bool // came by TCP, so that nothing was left out for want of room
 
 	fetched atomic.Bool // somebody fetches the answer that comes after this one
 }
@@ -65,9 +62,6 @@ func keep(res *Response, now time.Time) *kept {
 	return k
 }
 
-// lookSize is what a look takes, with a name that nothing else holds.
-const lookSize = 48 + 64
-
 // remarksOf copies the extended errors of an answer. It is false for an answer to
 // a subnet of clients (RFC 7871 section 7.3.1), which is not everybody's.
 func remarksOf(m *message) ([]option, bool) {
@@ -96,7 +90,7 @@ func (k *kept) size() int {
 	if k == nil {
 		return 0
 	}
-	return len(k.wire) + 2*len(k.ttls) + optionsLen(k.remarks) + lookSize*len(k.looked)
+	return len(k.wire) + 2*len(k.ttls) + optionsLen(k.remarks)
 }
 
 // serves reports whether the answer may be given to a request as it is. One that
@@ -108,7 +102,7 @@ func (k *kept) serves(req *Request, now time.Time) bool {
 // spares reports whether the answer spares an upstream another question: about a type
 // that nobody has asked for, since no type is there (RFC 2308 section 5).
 func (k *kept) spares(qtype uint16) bool {
-	return k.saved || k.kind == noName && binary.BigEndian.Uint16(k.wire[k.question-4:]) != qtype
+	return k.kind == noName && binary.BigEndian.Uint16(k.wire[k.question-4:]) != qtype
 }
 
 // isFresh reports whether the answer may still be given as it is.

@@ -109,10 +109,10 @@ func viewOf(t *Table, name string) string {
 	if rest, wild := strings.CutPrefix(name, "*."); wild {
 		wire = wildLabel + fromRR(rest)
 	}
-	at := t.find(wire)
+	at := t.find([]byte(wire))
 	if at.reverse != nil {
 		var names []string
-		for _, p := range at.reverse.pointers() {
+		for _, p := range pointersOf(at.reverse) {
 			names = append(names, fmt.Sprintf("%d %s %d", p.layer-1, strings.TrimSuffix(p.name.String(), "."), p.ttl))
 		}
 		slices.Sort(names)

@@ -61,19 +61,18 @@ type readyNotes struct {
 	answered *share // the scope's: one addition for all that were read together
 	read     time.Time
 	n        [sourceCount]int
-	last     *kept // what was added last
-	from     source
+	last     facts // of what was added last
 }
 
 // begin notes that queries have been read.
 func (r *readyNotes) begin(now time.Time) { r.read = now }
 
-// add notes that an answer is on its way to a question for a type.
-func (r *readyNotes) add(tcp bool, from source, k *kept, qtype uint16) {
+// add notes that an answer is on its way, and whether it saved a query upstream.
+func (r *readyNotes) add(tcp bool, from source, rcode int, saved bool) {
 	r.n[from]++
-	r.from, r.last = from, k
-	r.counters.count(tcp, from, int(k.wire[3]&0xf)) // what is kept has no extended rcode
-	if k.spares(qtype) {
+	r.last = facts{from: from, rcode: rcode}
+	r.counters.count(tcp, from, rcode)
+	if saved {
 		r.counters.saved.Add(1)
 	}
 }
@@ -85,7 +84,7 @@ func (p *wirePath) log(client netip.AddrPort, local netip.Addr, tcp bool) {
 	}
 	p.queryLog.write(logLine{
 		scope: p.Scope, client: client, local: local, tcp: tcp, name: wireName(p.q.name), qtype: p.q.qtype, took: time.Since(p.read),
-		facts: facts{from: p.from, rcode: int(p.last.wire[3] & 0xf), upstream: p.last.upstream, remarks: p.last.remarks},
+		facts: p.last,
 	})
 }
 

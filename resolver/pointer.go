@@ -19,8 +19,8 @@ const maxPointers = 16
 // It never changes. Nil is nothing.
 type reverse interface {
 	key() string // the address, four octets or sixteen
-	first() pointer
-	pointers() []pointer
+	count() int
+	pointer(i int) pointer
 }
 
 // sole4 and sole6 are the reverse of the only address of their family that an entry lets
@@ -32,12 +32,12 @@ type (
 )
 
 func (s *sole4) key() string         { addr, _ := (*entry)(s).pointing(kindA); return addr }
-func (s *sole4) first() pointer      { return (*entry)(s).pointer() }
-func (s *sole4) pointers() []pointer { return []pointer{s.first()} }
+func (s *sole4) count() int          { return 1 }
+func (s *sole4) pointer(int) pointer { return (*entry)(s).pointer() }
 
 func (s *sole6) key() string         { addr, _ := (*entry)(s).pointing(kindAAAA); return addr }
-func (s *sole6) first() pointer      { return (*entry)(s).pointer() }
-func (s *sole6) pointers() []pointer { return []pointer{s.first()} }
+func (s *sole6) count() int          { return 1 }
+func (s *sole6) pointer(int) pointer { return (*entry)(s).pointer() }
 
 // common is the reverse of all other addresses.
 type common struct {
@@ -46,15 +46,20 @@ type common struct {
 	rest *[]pointer // nil if there is one name
 }
 
-func (c *common) key() string    { return c.addr }
-func (c *common) first() pointer { return c.name }
+func (c *common) key() string { return c.addr }
 
-func (c *common) pointers() []pointer {
-	all := []pointer{c.name}
-	if c.rest != nil {
-		all = append(all, *c.rest...)
+func (c *common) count() int {
+	if c.rest == nil {
+		return 1
 	}
-	return all
+	return 1 + len(*c.rest)
+}
+
+func (c *common) pointer(i int) pointer {
+	if i == 0 {
+		return c.name
+	}
+	return (*c.rest)[i-1]
 }
 
 // newReverse makes the reverse of an address whose names an entry is not alone to give.
@@ -103,11 +108,14 @@ func (e *entry) givesBack(yield func(addr string) bool) {
 	}
 }
 
-func pointersOf(r reverse) []pointer {
+func pointersOf(r reverse) (all []pointer) {
 	if r == nil {
 		return nil
 	}
-	return r.pointers()
+	for i := range r.count() {
+		all = append(all, r.pointer(i))
+	}
+	return all
 }
 
 // pointer is one name that an address gives back.
@@ -242,7 +250,7 @@ func (d *draft) addPointer(slot *reverse, addr string, e *entry) {
 		return
 	}
 	p := e.pointer()
-	all := (*slot).pointers()
+	all := pointersOf(*slot)
 	at := len(all)
 	for at > 0 && all[at-1].layer > p.layer {
 		at--

@@ -20,7 +20,6 @@ func (s *Server) replace(t *Table, changed changes) {
 		t = &Table{}
 	}
 	before := s.table.Swap(t)
-	s.answers.purge(func(e *cached) bool { return !e.answer.isRight(t) }, false)
 	s.purge(before, t, changed)
 }
 
@@ -102,9 +101,4 @@ func (e *entry) says(other *entry) bool {
 func sayTheSame(a, b reverse) bool {
 	same := func(a, b pointer) bool { return a.name == b.name && a.ttl == b.ttl }
 	return a == b || slices.EqualFunc(pointersOf(a), pointersOf(b), same)
-}
-
-// says reports whether two tables have the same for a name.
-func (h hit) says(other hit) bool {
-	return h.entry.says(other.entry) && sayTheSame(h.reverse, other.reverse) && h.apex.says(other.apex) && h.exists == other.exists
 }

@@ -115,7 +115,7 @@ func TestCacheWhileAllChanges(t *testing.T) {
 }
 
 // A change of one name of a layer takes back what rests on it, and nothing else: what
-// is ready and what is in the cache for other names stays, also what is on its way.
+// is in the cache for other names stays, also what is on its way.
 func TestLayerChangeIsExact(t *testing.T) {
 	all := NewNames()
 	l := all.AddLayer("changing")
@@ -127,43 +127,20 @@ func TestLayerChangeIsExact(t *testing.T) {
 	bubble(t, Config{Search: []string{"svc.example.net"}}, nx, func(t *testing.T, s *Server, end *oracle) {
 		stop := all.Follow(s)
 		defer stop()
-		path := s.own.newWirePath()
-		isReady := func(name string, qtype uint16) bool {
-			return path.answer(nil, pack(t, query(name, qtype)), loopback, false) != nil
-		}
-		ready := []string{"web.example.org", "www.example.org", "x.apps.example.org", "web.example.org.svc.example.net", "_http._tcp.example.org"}
-		for _, tc := range []struct {
-			change string
-			gone   []string
-		}{
-			{"other.example.org", nil},
-			{"web.example.org", []string{"web.example.org", "www.example.org", "web.example.org.svc.example.net", "_http._tcp.example.org"}},
-			{"x.apps.example.org", []string{"x.apps.example.org"}},
-			{"y.x.apps.example.org", []string{"x.apps.example.org"}}, // it exists now, and the wildcard is not for it
-			{"far.example.org", []string{"_http._tcp.example.org"}},
-			{"web.example.org.svc.example.net", []string{"web.example.org.svc.example.net"}},
-		} {
-			for _, name := range ready {
-				askServer(t, s, packetOf(t, query(name, dns.TypeSRV)))
-			}
+		for _, change := range []string{"other.example.org", "web.example.org", "y.z.apps.example.org", "web.example.org.svc.example.net"} {
 			askPastTable(t, s, "cached.example.com", end)
-			askPastTable(t, s, "a."+tc.change, end)
+			askPastTable(t, s, "a."+change, end)
 			asked := end.asked()
-			if err := l.Apply(slices.Values([]Name{{Name: tc.change, From: origin, TTL: 5, Addrs: []netip.Addr{loopback}}})); err != nil {
+			if err := l.Apply(slices.Values([]Name{{Name: change, From: origin, TTL: 5, Addrs: []netip.Addr{loopback}}})); err != nil {
 				t.Fatal(err)
-			}
-			for _, name := range ready {
-				if got, want := isReady(name, dns.TypeSRV), !slices.Contains(tc.gone, name); got != want {
-					t.Errorf("%s changed: %s is ready: %t", tc.change, name, got)
-				}
 			}
 			askPastTable(t, s, "cached.example.com", end)
 			if end.asked() != asked {
-				t.Errorf("%s changed: another name was asked for again", tc.change)
+				t.Errorf("%s changed: another name was asked for again", change)
 			}
-			askPastTable(t, s, "a."+tc.change, end)
+			askPastTable(t, s, "a."+change, end)
 			if end.asked() != asked+1 {
-				t.Errorf("%s changed: a name below it was not asked for again", tc.change)
+				t.Errorf("%s changed: a name below it was not asked for again", change)
 			}
 			if err := l.Replace(slices.Values([]Name(nil))); err != nil {
 				t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -121,8 +120,13 @@ func appendSRV(b []byte, owner wireName, priority, weight, port uint16, target w
 
 // unpackSRV is the RDATA of a packed SRV record.
 func unpackSRV(owner wireName, packed string) string {
-	prefix := packed[srvFixed+1 : len(packed)-1]
-	return packed[:srvFixed] + prefix + string(owner[packed[srvFixed]:])
+	return packed[:srvFixed] + string(appendTarget(nil, owner, packed))
+}
+
+// appendTarget appends what a packed SRV record points at.
+func appendTarget(b []byte, owner wireName, packed string) []byte {
+	b = append(b, packed[srvFixed+1:len(packed)-1]...)
+	return append(b, owner[packed[srvFixed]:]...)
 }
 
 // each yields the kind and the RDATA of every record.
@@ -187,33 +191,4 @@ func (e *entry) octets() int {
 		size += len(e.name) + 10 + len(rdata)
 	}
 	return size
-}
-
-// newRR builds the record of a kind for an owner.
-func newRR(owner string, kind byte, rdata string, ttl uint32) dns.RR {
-	hdr := dns.RR_Header{Name: owner, Rrtype: typeOf(kind), Class: dns.ClassINET, Ttl: ttl}
-	switch kind &^ kindPointer {
-	case kindA:
-		return &dns.A{Hdr: hdr, A: net.IP(rdata)}
-	case kindAAAA:
-		return &dns.AAAA{Hdr: hdr, AAAA: net.IP(rdata)}
-	case kindCNAME:
-		return &dns.CNAME{Hdr: hdr, Target: wireName(rdata).String()}
-	case kindSRV:
-		number := func(at int) uint16 { return uint16(rdata[at])<<8 | uint16(rdata[at+1]) }
-		return &dns.SRV{Hdr: hdr, Priority: number(0), Weight: number(2), Port: number(4), Target: wireName(rdata[srvFixed:]).String()}
-	}
-	return &dns.TXT{Hdr: hdr, Txt: characterStrings(rdata)}
-}
-
-// characterStrings takes the strings of a TXT record apart, escaped as the DNS
-// package wants them.
-func characterStrings(rdata string) []string {
-	var parts []string
-	for rdata != "" {
-		n := 1 + int(rdata[0])
-		parts = append(parts, strings.ReplaceAll(rdata[1:n], `\`, `\\`))
-		rdata = rdata[n:]
-	}
-	return parts
 }

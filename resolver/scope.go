@@ -91,9 +91,6 @@ type settings struct {
 	routes *routes
 	search suffixes
 	pace   pace
-	// answers is the set of what the table answers under this search list, beside these
-	// routes.
-	answers set
 }
 
 // NewScope makes a scope, to be served by its own Serve. It fails on an upstream that
@@ -158,7 +155,6 @@ func (sc *Scope) set(given Settings) error {
 		sc.log.Warn("search suffix left out", "err", err)
 	}
 	st.search = list
-	st.answers = set{group: sc.server.groups.number("search", fmt.Sprintf("%q %q", list, st.routes.suffixList()))}
 	sc.settings.Store(st)
 	return nil
 }

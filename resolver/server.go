@@ -17,13 +17,11 @@ import (
 // Server answers queries on the sockets that Serve is given. It is safe for
 // concurrent use; several Serve may run at once and share table and limits.
 type Server struct {
-	cfg    Config
-	own    *Scope // of Config
-	groups groups
-	table  atomic.Pointer[Table]
-	cache  *cache // nil if it is off
-	// answers are those of the table that were asked for.
-	answers   *cache
+	cfg       Config
+	own       *Scope // of Config
+	groups    groups
+	table     atomic.Pointer[Table]
+	cache     *cache // nil if it is off
 	chain     Exchanger
 	joins     *joinStage
 	forwards  turns      // of what waits for upstreams
@@ -56,7 +54,6 @@ func New(cfg Config) (*Server, error) {
 	if cfg.CacheBytes > 0 {
 		s.cache = newCache(cfg.CacheBytes)
 	}
-	s.answers = newCache(readyBytes)
 	s.SetTable(nil)
 	s.chain = s.newChain(&forwarder{})
 	return s, nil
@@ -72,7 +69,6 @@ func (s *Server) newChain(end Exchanger) Exchanger {
 		lookup, fill = none, none
 	}
 	return chain(end,
-		s.ready,
 		func(next Exchanger) Exchanger {
 			return &tableStage{table: s.table.Load, next: next}
 		},

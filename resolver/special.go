@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 
@@ -71,38 +72,36 @@ type specialStage struct{ next Exchanger }
 
 func (s *specialStage) Exchange(ctx context.Context, req *Request) (*Response, error) {
 	m := req.msg
-	if m.opcode() != dns.OpcodeQuery || m.qclass != dns.ClassINET || m.signed || isTransfer(m.qtype) ||
+	if m.opcode() != dns.OpcodeQuery || m.signed || !isTables(m.qtype, m.qclass) ||
 		!req.scope.isSpecial(req.scope.settings.Load(), []byte(m.name)) {
 		return s.next.Exchange(ctx, req)
 	}
-	a := &answer{table: &Table{}, req: req, name: askedName(m)}
-	rcode := dns.RcodeSuccess
+	var w writer
+	w.begin(nil, m.wire[:m.question], []byte(m.name))
+	isFor := func(qtype uint16) bool { return m.qtype == qtype || m.qtype == dns.TypeANY }
 	switch {
 	case suffixAt(m.name, localhost) >= 0:
-		a.add(m.qtype, &dns.A{A: net.IPv4(127, 0, 0, 1)}, dns.TypeA)
-		a.add(m.qtype, &dns.AAAA{AAAA: net.IPv6loopback}, dns.TypeAAAA)
+		if isFor(dns.TypeA) {
+			w.put(dns.TypeA, defaultTTL, "\x7f\x00\x00\x01")
+		}
+		if isFor(dns.TypeAAAA) {
+			w.put(dns.TypeAAAA, defaultTTL, string(net.IPv6loopback))
+		}
 	case slices.Contains(loopbacks, m.name):
-		a.add(m.qtype, &dns.PTR{Ptr: "localhost."}, dns.TypePTR)
+		if isFor(dns.TypePTR) {
+			w.put(dns.TypePTR, defaultTTL, string(localhost))
+		}
 	default:
-		rcode = dns.RcodeNameError
+		w.rcode = dns.RcodeNameError
 	}
-	var authority []dns.RR
-	if len(a.rrs) == 0 {
-		authority = []dns.RR{denial(a.name, defaultTTL)}
+	if w.counts[inAnswer] == 0 {
+		w.section = inAuthority
+		w.putSOA(defaultTTL)
 	}
-	res, err := a.message(rcode, authority)
+	w.finish()
+	own, err := parseMessage(w.message())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("write the answer for %s: %w", m.name, err)
 	}
-	res.from, res.origin = fromTable, "special name"
-	return res, nil
-}
-
-// add adds a record if it is of the type that was asked for.
-func (a *answer) add(qtype uint16, rr dns.RR, typ uint16) {
-	if qtype != typ && qtype != dns.TypeANY {
-		return
-	}
-	*rr.Header() = dns.RR_Header{Name: a.name, Rrtype: typ, Class: dns.ClassINET, Ttl: defaultTTL}
-	a.rrs = append(a.rrs, rr)
+	return &Response{msg: own, from: fromTable, origin: "special name"}, nil
 }

@@ -178,7 +178,7 @@ func (t *Table) checkAlias(e *entry) error {
 		if !ok {
 			return nil
 		}
-		at = t.find(target)
+		at = t.find([]byte(target))
 	}
 	return e.errorf("%s: cname goes round, or through more than %d names", e.name, maxAliases)
 }
@@ -194,8 +194,8 @@ func (t *Table) lookup(name wireName) *entry {
 type hit struct {
 	entry   *entry
 	reverse reverse
-	// apex is the closest one at or above the name, nil outside of any. There exists tells
-	// whether a name that has nothing itself has others below it, or is the apex.
+	// apex is the closest one at or above a name of which there is nothing, nil outside of
+	// any. Exists tells whether such a name has others below it, or is the apex.
 	apex   *apex
 	exists bool
 }
@@ -204,8 +204,11 @@ func (h hit) ok() bool { return h.entry != nil || h.reverse != nil }
 
 // place says where it comes from; what an address gives back comes with its first name.
 func (h hit) place(t *Table) string {
+	if !h.ok() {
+		return h.apex.place()
+	}
 	if h.entry == nil {
-		return t.lookup(h.reverse.first().name).place()
+		return t.lookup(h.reverse.pointer(0).name).place()
 	}
 	return h.entry.place()
 }
@@ -221,26 +224,26 @@ func (h hit) alias() (wireName, bool) {
 // ttl is the TTL of the name's records.
 func (h hit) ttl() uint32 {
 	if h.entry == nil {
-		return h.reverse.first().ttl
+		return h.reverse.pointer(0).ttl
 	}
 	return h.entry.ttl
 }
 
 // find returns what answers for a name: its own entry, what its address gives back,
-// or the wildcard at its closest encloser (RFC 4592 section 3.3.1).
-func (t *Table) find(name wireName) hit {
-	var buf [maxName]byte
-	wire := buf[:copy(buf[:], name)]
-	h := t.findWire(wire)
-	if h.apex = t.apexes.find(wire); h.apex != nil && !h.ok() {
-		h.exists = name == h.apex.name || t.names.find(wire) != nil
+// or the wildcard at its closest encloser (RFC 4592 section 3.3.1). It allocates nothing.
+func (t *Table) find(name []byte) hit {
+	h := t.findRecords(name)
+	if h.ok() {
+		return h
+	}
+	if h.apex = t.apexes.find(name); h.apex != nil {
+		h.exists = len(name) == len(h.apex.name) || t.names.find(name) != nil
 	}
 	return h
 }
 
-// findWire is find for a name on the wire, in lower case, without apexes. It allocates
-// nothing.
-func (t *Table) findWire(name []byte) hit {
+// findRecords is find without apexes.
+func (t *Table) findRecords(name []byte) hit {
 	if t.names == nil || len(name) == 0 {
 		return hit{}
 	}
@@ -274,31 +277,6 @@ func (t *Table) findWild(name []byte) hit {
 		return hit{entry: t.names.find(wild)}
 	}
 	return hit{}
-}
-
-// holds reports whether the table answers for a name, or for what is left of it
-// without one of the search suffixes.
-func (t *Table) holds(name []byte, st *settings) bool {
-	if x := t.apexes.find(name); x != nil && st.isDenied(hit{apex: x}, name) {
-		return true
-	}
-	if t.names == nil {
-		return false
-	}
-	if t.findWire(name).ok() {
-		return true
-	}
-	var buf [maxName]byte
-	for _, suffix := range st.search {
-		if at := suffixAt(name, suffix); at > 0 {
-			n := copy(buf[:], name[:at])
-			buf[n] = 0
-			if t.findWire(buf[:n+1]).ok() {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // Names counts the names that the sources gave, without derived PTR names.

@@ -4,13 +4,14 @@ package resolver
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// wirePath answers what table and cache have ready, from wire to wire: no message is
+// wirePath answers what table and cache have, from wire to wire: no message is
 // built, no goroutine started, nothing allocated. What it does not recognise at once
 // goes the long way, which gives the same octets (FuzzWirePath).
 //
@@ -19,17 +20,18 @@ type wirePath struct {
 	*Server
 	*Scope
 	readyNotes
-	q wireQuery
+	q      wireQuery
+	tabled answer
 	// missed says that a query is plain and nothing is known of it, and to who is asked
 	// then.
 	missed bool
 	to     set
-	turn   uint32 // of addresses at being the first
 }
 
 func (sc *Scope) newWirePath() *wirePath {
 	notes := readyNotes{counters: sc.server.metrics.counters(), answered: &sc.answered, read: time.Now()}
-	return &wirePath{Server: sc.server, Scope: sc, readyNotes: notes}
+	// Many connections ask once: not all of them for the first address.
+	return &wirePath{Server: sc.server, Scope: sc, readyNotes: notes, tabled: answer{turn: rand.Uint32()}}
 }
 
 // wireQuery is a plain query: one question, perhaps an OPT record.
@@ -52,11 +54,11 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 		return nil
 	}
 	st := p.settings.Load()
-	if k, _ := p.answers.findWire(st.answers, &p.q, p.q.qtype); k != nil {
-		return p.reply(out, wire, fromTable, k, tcp)
-	}
-	if p.table.Load().holds(p.q.name, st) {
-		return nil
+	if isTables(p.q.qtype, p.q.qclass) {
+		reply, got := p.compose(out, wire, st, tcp)
+		if got != notOurs {
+			return reply
+		}
 	}
 	to, ok := p.setFor(st, p.q.name, local)
 	if !ok {
@@ -73,7 +75,7 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 			if k.isDue(p.read) {
 				return nil // the long way fetches it again
 			}
-			return p.reply(out, wire, fromCache, k, tcp)
+			return p.reply(out, wire, k, tcp)
 		}
 		seen = seen || ok
 	}
@@ -81,34 +83,57 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	return nil
 }
 
-// reply appends an answer for a query: its ID, its question in its own case, TTLs
-// that have fallen, and an OPT record if it has one.
-func (p *wirePath) reply(out, wire []byte, from source, k *kept, tcp bool) []byte {
-	size := len(k.wire)
-	if p.q.bits&keyEDNS != 0 {
-		size += optFixed + optionsLen(k.remarks)
+// compose appends what the table answers, or nil if it has a part of the answer.
+func (p *wirePath) compose(out, wire []byte, st *settings, tcp bool) ([]byte, extent) {
+	a := &p.tabled
+	defer a.release()
+	got := a.compose(append(out, 0, 0), wire[:p.q.question], p.q.name, p.table.Load(), st)
+	if got != ours {
+		return nil, got
 	}
-	if size > p.q.size {
+	a.turn += turnStep
+	reply := p.finish(a.out, len(out)+2, nil)
+	if reply != nil {
+		p.add(tcp, fromTable, int(a.rcode), a.expanded || a.denied)
+	}
+	return reply, ours
+}
+
+// reply appends an answer of the cache for a query: its ID, its question in its own case,
+// and TTLs that have fallen.
+func (p *wirePath) reply(out, wire []byte, k *kept, tcp bool) []byte {
+	if len(k.wire) > p.q.size {
 		return nil
 	}
-	out = binary.BigEndian.AppendUint16(out, uint16(size))
-	at := len(out)
-	out = k.rotation.appendTo(out, k.wire, p.turn)
-	p.turn += turnStep
+	at := len(out) + 2
+	out = append(append(out, 0, 0), k.wire...)
 	m := out[at:]
 	copy(m[:2], wire[:2])
 	copy(m[headerLen:], wire[headerLen:p.q.question])
-	if from == fromCache {
-		if seconds := k.age(p.read); seconds > 0 {
-			age(m, k.ttls, seconds)
-		}
+	if seconds := k.age(p.read); seconds > 0 {
+		age(m, k.ttls, seconds)
 	}
+	reply := p.finish(out, at, k.remarks)
+	if reply != nil {
+		p.add(tcp, fromCache, int(k.wire[3]&0xf), k.spares(p.q.qtype)) // what is kept has no extended rcode
+		p.last.upstream, p.last.remarks = k.upstream, k.remarks
+	}
+	return reply
+}
+
+// finish adds an OPT record to the message that begins at a place, if the query has one, and
+// its length before it. It returns nil for more than the client takes.
+func (p *wirePath) finish(out []byte, at int, remarks []option) []byte {
 	if p.q.bits&keyEDNS != 0 {
-		opt := edns{size: udpSize, flags: p.q.bits & doBit, options: k.remarks}
+		m := out[at:]
 		setCount(m, countAR, int(binary.BigEndian.Uint16(m[countAR:]))+1)
+		opt := edns{size: udpSize, flags: p.q.bits & doBit, options: remarks}
 		out = opt.appendTo(out)
 	}
-	p.add(tcp, from, k, p.q.qtype)
+	if len(out)-at > p.q.size {
+		return nil
+	}
+	binary.BigEndian.PutUint16(out[at-2:], uint16(len(out)-at))
 	return out
 }
 
