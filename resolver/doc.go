@@ -10,7 +10,7 @@
 //
 // A message is parsed once, from the wire, into a layout of offsets
 // (message.go). What is forwarded stays wire: only the ID and what EDNS calls hop
-// by hop change. Only answers out of the table are built as messages.
+// by hop change. Answers out of the table are written on the wire (writer.go).
 //
 // The words, the chain and the table of behaviours with their tests are in
 // README.md.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/dnsteer/dnsteer/resolver/internal/mmsg"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -86,8 +87,9 @@ func BenchmarkTableLoad(b *testing.B) {
 	}
 }
 
-// What the table answers, and that it does not, from wire to wire, by its size: for names
-// that are asked for evenly, which no cache of the processor holds.
+// What the table answers, and that it does not, from wire to wire, by its size and how many
+// queries were read together: for names that are asked for evenly, which no cache of the
+// processor holds.
 func BenchmarkTableAnswer(b *testing.B) {
 	for _, size := range []int{1000, million} {
 		s, err := New(Config{})
@@ -100,17 +102,23 @@ func BenchmarkTableAnswer(b *testing.B) {
 			for i := range wires {
 				wires[i] = pack(b, query(prefix+manyName(i*7919%size), dns.TypeA))
 			}
-			b.Run(fmt.Sprintf("%s/%d", kind, size), func(b *testing.B) {
-				path := s.own.newWirePath()
-				buf := make([]byte, 0, maxWire)
-				b.ReportAllocs()
-				defer reportCPU(b)()
-				for i := 0; b.Loop(); i++ {
-					if got := path.answer(buf, wires[i%len(wires)], loopback, false); (got != nil) != (prefix == "") {
-						b.Fatal("answered, or not")
+			for _, batch := range []int{1, 4, mmsg.Size} {
+				b.Run(fmt.Sprintf("%s/%d/%d", kind, size, batch), func(b *testing.B) {
+					path := s.own.newWirePath()
+					buf := make([]byte, 0, maxWire)
+					b.ReportAllocs()
+					defer reportCPU(b)()
+					for i := 0; b.Loop(); i++ {
+						at := i % len(wires)
+						if at%batch == 0 {
+							path.warm(batch, func(i int) []byte { return wires[at+i] })
+						}
+						if got := path.answer(buf, wires[at], loopback, false); (got != nil) != (prefix == "") {
+							b.Fatal("answered, or not")
+						}
 					}
-				}
-			})
+				})
+			}
 		}
 	}
 }

@@ -95,3 +95,43 @@ func TestTrieWithoutHash(t *testing.T) {
 		t.Errorf("a larger hash belongs at %d", at)
 	}
 }
+
+// noticed is an item that knows how often somebody has read its key.
+type noticed struct {
+	text string
+	read int
+}
+
+func (n *noticed) key() string {
+	n.read++
+	return n.text
+}
+
+// Warming reads what is looked for later, all of it and nothing else, in tries of all
+// depths.
+func TestWarm(t *testing.T) {
+	var none *node[*noticed]
+	none.warm([]uint32{1, 2})
+	for _, size := range []int{1, 3 * maxLeaf, maxLeaf * fan * 4} {
+		var n *node[*noticed]
+		by := new(edit)
+		items := make([]*noticed, size)
+		for i := range items {
+			items[i] = &noticed{text: fmt.Sprint("item", i)}
+			n = n.put(by, items[i])
+		}
+		for _, item := range items {
+			item.read = 0
+		}
+		var hashes []uint32
+		for i := range warmMost {
+			hashes = append(hashes, hashOf(fmt.Append(nil, "item", 2*i))) // not all of them in a small one
+		}
+		n.warm(hashes)
+		for i, item := range items {
+			if want := i%2 == 0 && i < 2*warmMost; (item.read > 0) != want {
+				t.Errorf("of %d: item %d was read %d times", size, i, item.read)
+			}
+		}
+	}
+}

@@ -84,6 +84,7 @@ func (v *serving) serveUDP(u *mmsg.Socket) error {
 func (l *udpLoop) take(b *mmsg.Batch) {
 	l.long, l.heading = l.long[:0], heading{}
 	l.path.begin(time.Now())
+	l.path.warm(b.Len(), b.Datagram)
 	for i := range b.Len() {
 		if !l.answerReady(b, i) {
 			l.long = append(l.long, i)
