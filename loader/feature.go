@@ -90,11 +90,11 @@ func checkLink(opts Options) Finding {
 	if errno == unix.EBADF {
 		return f
 	}
-	f.Have, f.Severity, f.Remedy = tried(errno), Warning, "use Linux 5.7 or newer"
+	f.Have, f.Severity, f.Remedy = tried(errno), Warning, "use Linux 5.7 or newer: without it, nobody can watch for leaks"
 	if errno == unix.EPERM {
 		f.Remedy = "see the capabilities"
 	} else if opts.BPFFS == "" {
-		f.Remedy += ": attached by the legacy call, programs outlive a loader that is killed, until the cgroup goes"
+		f.Remedy += ", and attached by the legacy call, programs outlive a loader that is killed, until the cgroup goes"
 	}
 	return f
 }

@@ -36,6 +36,7 @@ func TestCountLeaks(t *testing.T) {
 	if counts, err := d.LeakCounts(); counts != nil || err != nil || len(leaksOf(t, w.opts.Cgroup)) != 0 {
 		t.Errorf("counted without being asked: %v, %v", counts, err)
 	}
+	w.needWatch(t, d)
 	w.keepBeating(t, w.resolve(t, d))
 	count := func(on bool) {
 		t.Helper()
@@ -152,6 +153,7 @@ func TestLeakWithoutRecord(t *testing.T) {
 	w := newWorld(t)
 	cookie := w.client.Cookie() // Linux 5.10 makes one when it is asked
 	d := w.load(t)
+	w.needWatch(t, d)
 	w.keepBeating(t, w.resolve(t, d))
 	numbers, holders := make([]uint32, 1<<16), make([]bpf.SteerAddress, 1<<16)
 	for i := range numbers {
@@ -188,6 +190,7 @@ func TestLeaksTooMany(t *testing.T) {
 	w := newWorld(t)
 	w.opts.Except = []netip.Prefix{netip.PrefixFrom(primary, 32)}
 	d := w.load(t)
+	w.needWatch(t, d)
 	w.keepBeating(t, w.resolve(t, d))
 	watch, err := d.WatchLeaks()
 	if err != nil {
@@ -230,7 +233,7 @@ func TestLeaksTooMany(t *testing.T) {
 // A watch ends with its process, however that ends.
 func TestWatcherKilled(t *testing.T) {
 	w := newWorld(t)
-	w.load(t)
+	w.needWatch(t, w.load(t))
 	cmd := testenv.Command(t, "watch", w.opts.Cgroup, w.opts.BPFFS)
 	c := pipe(t, cmd)
 	w.client.Start(cmd)
@@ -261,6 +264,7 @@ func TestWatcherKilled(t *testing.T) {
 func TestLease(t *testing.T) {
 	w := newWorld(t)
 	d := w.load(t)
+	w.needWatch(t, d)
 	lease := d.maps[bpf.SteerMapSteerWatch]
 	until := func() (ns uint64) {
 		if err := lease.Lookup(uint32(0), &ns); err != nil {

@@ -94,7 +94,7 @@ func (d *Datapath) attachLeak(program *ebpf.Program) (link.Link, error) {
 		return nil, err
 	}
 	if a.link == nil {
-		return nil, errors.Join(fmt.Errorf("attach egress to %s: %w", d.cgroup.Name(), link.ErrNotSupported), a.detach())
+		return nil, errors.Join(fmt.Errorf("attach egress to %s by a link: %w: use Linux 5.7 or newer", d.cgroup.Name(), link.ErrNotSupported), a.detach())
 	}
 	return a.link, nil
 }

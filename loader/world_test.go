@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
@@ -149,6 +150,29 @@ func needLinks(t *testing.T) {
 	if f := checkLink(Options{}); f.Severity != OK {
 		t.Skipf("%s", f)
 	}
+}
+
+// needWatch is for tests of leaks. A kernel without BTF or links lets nobody watch for them:
+// there, that is what the caller hears, nothing stays behind, and the test has no more to do.
+func (w *world) needWatch(t *testing.T, d *Datapath) {
+	t.Helper()
+	layout, links := checkLayout(), checkLink(Options{})
+	want, f := ErrNoBTF, layout
+	switch {
+	case layout.Severity != OK:
+	case links.Severity != OK:
+		want, f = link.ErrNotSupported, links
+	default:
+		return
+	}
+	_, err := d.WatchLeaks()
+	wantErr(t, "watch for leaks", err, want)
+	wantErr(t, "count leaks", d.CountLeaks(true), want)
+	if err := Unload(w.opts, 0); err != nil {
+		t.Error(err)
+	}
+	wantClean(t, w.opts)
+	t.Skipf("%s", f)
 }
 
 // running lists, for each hook of a cgroup, the programs on it.

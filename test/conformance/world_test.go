@@ -5,6 +5,7 @@ package conformance
 import (
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -84,17 +85,20 @@ type world struct {
 	listeners *loader.Listeners // that outlive the resolver, or nil
 }
 
-// kernelBTF tells whether the datapath can see what is outside the stable context.
-var kernelBTF = sync.OnceValue(func() bool {
-	return slices.ContainsFunc(loader.Preflight(loader.Options{}), func(f loader.Finding) bool {
-		return f.Check == "kernel BTF" && f.Severity == loader.OK
-	})
-})
+var preflight = sync.OnceValue(func() []loader.Finding { return loader.Preflight(loader.Options{}) })
+
+// kernelHas tells whether a check of the preflight is content.
+func kernelHas(check string) bool {
+	return slices.ContainsFunc(preflight(), func(f loader.Finding) bool { return f.Check == check && f.Severity == loader.OK })
+}
 
 // newWorld makes a world without anything that listens on the target.
 func newWorld(tb testing.TB, s state, userIDs int, opts loader.Options) *world {
 	tb.Helper()
-	w := &world{state: s, userIDs: userIDs, cgroup: testenv.NewCgroup(tb), blind: !kernelBTF()}
+	if _, err := os.Stat("/proc/self/ns/user"); userIDs > 0 && err != nil {
+		tb.Skip("the kernel has no user namespaces (CONFIG_USER_NS)")
+	}
+	w := &world{state: s, userIDs: userIDs, cgroup: testenv.NewCgroup(tb), blind: !kernelHas("kernel BTF")}
 	w.client, w.server = testenv.NewLink(tb)
 	for _, f := range []probe.Family{probe.V4, probe.V6} {
 		testenv.Nameserver(tb, w.server, namesOf(f).first, nil)
