@@ -262,7 +262,8 @@ func TestAnswersAgainstModel(t *testing.T) {
 	}
 }
 
-// An answer as large as one can be, with more addresses of SRV targets than have room:
+// An answer as large as one can be, with more addresses of SRV targets than have room (RFC
+// 1035 section 4.1.4):
 // names are still where pointers can point at.
 func TestLargeAnswersOfTheTable(t *testing.T) {
 	all := NewNames()

@@ -412,8 +412,7 @@ func TestReadyAnswersShareAWrite(t *testing.T) {
 		wire := pack(t, q)
 		frames = append(binary.BigEndian.AppendUint16(frames, uint16(len(wire))), wire...)
 	}
-	askWire(t, s, frames[2:2+binary.BigEndian.Uint16(frames)], true) // now it is ready
-	long := pack(t, query("web.example.org", dns.TypeSRV))
+	long := pack(t, withEDNS(query("web.example.org", dns.TypeA), 1232, &dns.EDNS0_LOCAL{Code: optOrigin}))
 	for name, tc := range map[string]struct {
 		behind          []byte
 		answers, writes int
