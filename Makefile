@@ -107,7 +107,7 @@ bench: ## what a hook costs, and a query (needs root)
 bench-coredns: ## build bin/coredns for bench-resolver, which takes some minutes
 	cd test/bench/coredns && go build -o ../../../bin/coredns github.com/coredns/coredns
 
-bench-resolver: ## the resolver beside other DNS servers, 3 minutes (needs root and 'make deps-bench')
+bench-resolver: ## the resolver beside other DNS servers, 5 minutes (needs root and 'make deps-bench')
 	go run ./test/bench/resolver
 
 soak: ## dnsteer run for 10 minutes at 70 % of capacity, with reloads and outages (needs root)

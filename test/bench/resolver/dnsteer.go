@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/dnsteer/dnsteer/resolver"
 )
@@ -13,6 +14,7 @@ import (
 // roleDnsteer is our resolver, as dnsteer run has it: metrics on, query log off.
 const roleDnsteer = "bench-dnsteer"
 
+// dnsteerMain serves: address, upstream, file of names.
 func dnsteerMain(args []string) int {
 	addr, up := netip.MustParseAddrPort(args[0]), netip.MustParseAddrPort(args[1])
 	udp, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(addr))
@@ -27,7 +29,11 @@ func dnsteerMain(args []string) int {
 	if err != nil {
 		return fail("dnsteer", err)
 	}
-	table, err := resolver.ParseTable(resolver.Source{Path: "bench", Data: []byte(tableAddr + " " + tableName + "\n"), Format: resolver.FormatHosts})
+	data, err := os.ReadFile(args[2])
+	if err != nil {
+		return fail("dnsteer", err)
+	}
+	table, err := resolver.ParseTable(resolver.Source{Path: args[2], Data: data, Format: resolver.FormatHosts})
 	if err != nil {
 		return fail("dnsteer", err)
 	}

@@ -10,9 +10,9 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,6 +25,9 @@ const (
 	floodConns, floodWindow = 4, 25
 	// floodPatience is how long an answer may take before it counts as lost.
 	floodPatience = time.Second
+	// floodFewest answers a turn goes on for, but not for longer than floodLonger: on a
+	// machine with much else to do a server may not be let run for a second.
+	floodFewest, floodLonger = 1000, 10 * time.Second
 )
 
 // tally is what came of a flood.
@@ -33,12 +36,16 @@ type tally struct {
 	Took                  time.Duration
 }
 
-// floodMain asks: address, udp or tcp, name, seconds. A star in the name becomes
-// another number in each query.
+// floodMain asks: address, udp or tcp, seconds, and either a name, in which a star
+// becomes another number in each query, or the size of a table and a seed, to ask for
+// names drawn from it.
 func floodMain(args []string) int {
 	runtime.LockOSThread()
-	seconds, _ := strconv.Atoi(args[3])
-	f := &flood{to: netip.MustParseAddrPort(args[0]), stream: args[1] == "tcp", name: args[2], buf: make([]byte, 64<<10)}
+	seconds, _ := strconv.Atoi(args[2])
+	f := &flood{to: netip.MustParseAddrPort(args[0]), stream: args[1] == "tcp", buf: make([]byte, 64<<10)}
+	if err := f.prepare(args[3:]); err != nil {
+		return fail("flood", err)
+	}
 	for i := range f.conns {
 		if err := f.open(&f.conns[i]); err != nil {
 			return fail("flood", err)
@@ -57,13 +64,14 @@ func floodMain(args []string) int {
 
 // flood is one load: a thread, without Go's poller.
 type flood struct {
-	to     netip.AddrPort
-	stream bool
-	name   string
-	conns  [floodConns]floodConn
-	query  []byte // with room for a length in front
-	number int
-	buf    []byte
+	to        netip.AddrPort
+	stream    bool
+	conns     [floodConns]floodConn
+	questions []byte // each with its length in front; asked one after the other, and again
+	next      int    // where in questions the next one is
+	fresh     string // what follows the number, if every question is to be another
+	number    int
+	buf       []byte
 	tally
 }
 
@@ -72,6 +80,22 @@ type floodConn struct {
 	waiting int
 	heard   time.Time
 	rest    []byte // of a stream: an answer that has begun
+}
+
+// prepare packs what is known before: the load shall cost the same, whatever it asks.
+func (f *flood) prepare(what []string) (err error) {
+	if len(what) == 2 {
+		names, _ := strconv.Atoi(what[0])
+		seed, _ := strconv.ParseUint(what[1], 10, 64)
+		f.questions, err = table(names).draw(drawn, seed)
+		return err
+	}
+	if rest, ok := strings.CutPrefix(what[0], "*"); ok {
+		f.fresh = rest
+		return nil
+	}
+	f.questions, err = appendQuestion(nil, what[0])
+	return err
 }
 
 func (f *flood) open(c *floodConn) error {
@@ -95,7 +119,7 @@ func (f *flood) open(c *floodConn) error {
 
 func (f *flood) run(end time.Time) error {
 	polled := make([]unix.PollFd, floodConns)
-	for now := time.Now(); now.Before(end); now = time.Now() {
+	for now := time.Now(); now.Before(end) || f.Answered < floodFewest && now.Before(end.Add(floodLonger)); now = time.Now() {
 		for i := range f.conns {
 			c := &f.conns[i]
 			if now.Sub(c.heard) > floodPatience {
@@ -124,19 +148,19 @@ func (f *flood) run(end time.Time) error {
 // send writes one query with one call, as clients do.
 func (f *flood) send(c *floodConn) bool {
 	f.number++
-	if f.query == nil || f.name[0] == '*' {
-		name := f.name
-		if name[0] == '*' {
-			name = fmt.Sprintf("n%d%s", f.number, name[1:])
-		}
-		packed, err := new(dns.Msg).SetQuestion(name+".", dns.TypeA).Pack()
-		if err != nil {
+	if f.fresh != "" {
+		var err error
+		if f.questions, err = appendQuestion(f.questions[:0], fmt.Sprintf("n%d%s", f.number, f.fresh)); err != nil {
 			return false
 		}
-		f.query = append(binary.BigEndian.AppendUint16(f.query[:0], uint16(len(packed))), packed...)
 	}
-	binary.BigEndian.PutUint16(f.query[2:], uint16(f.number))
-	out := f.query
+	if f.next >= len(f.questions) || f.fresh != "" {
+		f.next = 0
+	}
+	out := f.questions[f.next:]
+	out = out[:2+binary.BigEndian.Uint16(out)]
+	f.next += len(out)
+	binary.BigEndian.PutUint16(out[2:], uint16(f.number))
 	if !f.stream {
 		out = out[2:]
 	}

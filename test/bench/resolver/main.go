@@ -6,22 +6,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
-
-// pacedRate is queries a second where latency is measured.
-const pacedRate = 5000
 
 func main() {
 	testenv.Roles{roleDnsteer: dnsteerMain, roleEcho: echoMain, roleUpstream: upstreamMain, roleFlood: floodMain, rolePace: paceMain}.Dispatch()
@@ -94,58 +89,6 @@ func (b *bench) run() int {
 		rep.print(b.stdout)
 	}
 	return 0
-}
-
-// measure starts all servers and lets them take turns.
-func (b *bench) measure(tb testing.TB, stop func() bool) report {
-	ns := testenv.NewNetNS(tb)
-	up := netip.MustParseAddrPort("127.0.0.1:5300")
-	pin(tb, loadCPU, func() { ns.Start(testenv.Command(tb, roleUpstream, up.String())) })
-	rep := report{Rounds: b.rounds}
-	var running []*server
-	for i, s := range servers(b.before) {
-		if !among(b.only, s.name) {
-			continue
-		}
-		if !s.find() {
-			rep.Missing = append(rep.Missing, fmt.Sprintf("%s, which is not installed (%s)", s.name, s.debian))
-			continue
-		}
-		b.say("start %s", s.name)
-		s.start(tb, ns, netip.AddrPortFrom(up.Addr(), up.Port()+1+uint16(i)), up)
-		running = append(running, s)
-		rep.Results = append(rep.Results, newResult(s))
-	}
-	l := &load{ns: ns, seconds: b.seconds}
-	begin := time.Now()
-	for round := range b.rounds {
-		b.say("round %d of %d, %s so far", round+1, b.rounds, time.Since(begin).Round(time.Second))
-		b.round(tb, l, running, rep.Results, stop)
-		if stop() {
-			return rep
-		}
-	}
-	for _, r := range rep.Results {
-		r.settle()
-	}
-	rep.Goals = goals(rep.Results)
-	return rep
-}
-
-// round gives each server a turn in each row, and one at the fixed rate.
-func (b *bench) round(tb testing.TB, l *load, running []*server, results []*result, stop func() bool) {
-	for _, row := range rows() {
-		for i, s := range running {
-			if among(b.rows, string(row)) && slices.Contains(s.rows, row) && !stop() {
-				results[i].samples[row] = append(results[i].samples[row], l.ask(tb, s, row))
-			}
-		}
-	}
-	for i, s := range running {
-		if among(b.rows, "p99") && !stop() {
-			results[i].paced = append(results[i].paced, l.pace(tb, s, pacedRate))
-		}
-	}
 }
 
 // among reports whether a name was chosen; nothing chosen is all.

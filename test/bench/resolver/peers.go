@@ -12,19 +12,19 @@ import (
 // servers returns what is measured: ours, the limit, and the peers, each on one thread
 // and with its cache on, as its manual has it. An earlier build of ours may take part.
 func servers(earlier string) []*server {
-	list := []*server{{name: "dnsteer", rows: everything, role: roleDnsteer}}
+	list := []*server{{name: "dnsteer", rows: everything, role: roleDnsteer, command: ours}}
 	if earlier != "" {
-		list = append(list, &server{name: before, rows: everything, role: roleDnsteer, binary: earlier})
+		list = append(list, &server{name: before, rows: everything, role: roleDnsteer, binary: earlier, command: ours})
 	}
 	return append(list, []*server{
-		{name: "echo", rows: authoritative, role: roleEcho},
+		{name: "echo", rows: authoritative, role: roleEcho, command: ours},
 		{name: "unbound", rows: everything, binary: "unbound", debian: "unbound", command: unbound},
-		{name: "dnsdist", rows: everything, binary: "dnsdist", debian: "dnsdist", command: dnsdist},
+		{name: "dnsdist", rows: small, binary: "dnsdist", debian: "dnsdist", command: dnsdist},
 		{name: "knot", rows: authoritative, binary: "knotd", debian: "knot", command: knot},
 		{name: "nsd", rows: authoritative, binary: "nsd", debian: "nsd", command: nsd},
 		{name: "smartdns", rows: everything, binary: "smartdns", debian: "smartdns", command: smartdns},
-		{name: "dnsmasq", rows: everything, binary: "dnsmasq", debian: "dnsmasq-base", command: dnsmasq},
-		{name: "pdns-recursor", rows: everything, binary: "pdns_recursor", debian: "pdns-recursor", command: recursor},
+		{name: "dnsmasq", rows: small, binary: "dnsmasq", debian: "dnsmasq-base", command: dnsmasq},
+		{name: "pdns-recursor", rows: small, binary: "pdns_recursor", debian: "pdns-recursor", command: recursor},
 		{name: "coredns", rows: everything, binary: "coredns", debian: "make bench-coredns", command: coredns},
 	}...)
 }
@@ -32,16 +32,23 @@ func servers(earlier string) []*server {
 // before is the name of an earlier build of ours.
 const before = "before"
 
-// zone is the table of those who want a zone file.
-const zone = "$ORIGIN example.org.\n@ 3600 IN SOA ns hostmaster 1 3600 600 86400 300\n@ 3600 IN NS ns\nns 3600 IN A 192.0.2.53\nwww 3600 IN A " + tableAddr + "\n"
-
 // write puts a file into dir and returns its path.
 func write(dir, name, text string) (string, error) {
 	path := filepath.Join(dir, name)
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
-func unbound(dir string, at, up netip.AddrPort) ([]string, error) {
+// ours is what the roles of this program are told.
+func ours(dir string, at, up netip.AddrPort, names table) ([]string, error) {
+	hosts, err := names.hosts(dir)
+	return []string{at.String(), up.String(), hosts}, err
+}
+
+func unbound(dir string, at, up netip.AddrPort, names table) ([]string, error) {
+	local, err := names.write(dir, "local", "", "local-data: \"%s. 3600 IN A %s\"\n")
+	if err != nil {
+		return nil, err
+	}
 	conf, err := write(dir, "unbound.conf", fmt.Sprintf(`server:
   username: ""
   chroot: ""
@@ -53,7 +60,7 @@ func unbound(dir string, at, up netip.AddrPort) ([]string, error) {
   do-not-query-localhost: no
   access-control: 127.0.0.0/8 allow
   interface: %s@%d
-  local-data: "%s. 3600 IN A %s"
+  include: %q
   so-rcvbuf: 4m
   outgoing-range: 4096
   num-queries-per-thread: 2048
@@ -62,11 +69,11 @@ remote-control:
 forward-zone:
   name: "."
   forward-addr: %s@%d
-`, dir, at.Addr(), at.Port(), tableName, tableAddr, up.Addr(), up.Port()))
+`, dir, at.Addr(), at.Port(), local, up.Addr(), up.Port()))
 	return []string{"-d", "-p", "-c", conf}, err
 }
 
-func dnsdist(dir string, at, up netip.AddrPort) ([]string, error) {
+func dnsdist(dir string, at, up netip.AddrPort, _ table) ([]string, error) {
 	conf, err := write(dir, "dnsdist.conf", fmt.Sprintf(`setLocal(%q)
 newServer({address=%q, checkInterval=60, mustResolve=false})
 pc = newPacketCache(10000)
@@ -77,8 +84,8 @@ addAction(%q, SpoofAction(%q))
 	return []string{"--supervised", "--disable-syslog", "-C", conf}, err
 }
 
-func knot(dir string, at, _ netip.AddrPort) ([]string, error) {
-	if _, err := write(dir, "example.org.zone", zone); err != nil {
+func knot(dir string, at, _ netip.AddrPort, names table) ([]string, error) {
+	if err := names.zone(dir); err != nil {
 		return nil, err
 	}
 	conf, err := write(dir, "knot.conf", fmt.Sprintf(`server:
@@ -99,8 +106,8 @@ zone:
 	return []string{"-c", conf}, err
 }
 
-func nsd(dir string, at, _ netip.AddrPort) ([]string, error) {
-	if _, err := write(dir, "example.org.zone", zone); err != nil {
+func nsd(dir string, at, _ netip.AddrPort, names table) ([]string, error) {
+	if err := names.zone(dir); err != nil {
 		return nil, err
 	}
 	conf, err := write(dir, "nsd.conf", fmt.Sprintf(`server:
@@ -124,7 +131,11 @@ zone:
 	return []string{"-d", "-c", conf}, err
 }
 
-func smartdns(dir string, at, up netip.AddrPort) ([]string, error) {
+func smartdns(dir string, at, up netip.AddrPort, names table) ([]string, error) {
+	addresses, err := names.write(dir, "addresses", "", "address /%s/%s\n")
+	if err != nil {
+		return nil, err
+	}
 	conf, err := write(dir, "smartdns.conf", fmt.Sprintf(`bind %[2]s
 bind-tcp %[2]s
 cache-size 10000
@@ -139,12 +150,16 @@ log-level fatal
 log-file %[1]s/log
 audit-enable no
 server %[3]s
-address /%[4]s/%[5]s
-`, dir, at, up, tableName, tableAddr))
+conf-file %[4]s
+`, dir, at, up, addresses))
 	return []string{"-f", "-x", "-c", conf, "-p", filepath.Join(dir, "pid")}, err
 }
 
-func dnsmasq(dir string, at, up netip.AddrPort) ([]string, error) {
+func dnsmasq(dir string, at, up netip.AddrPort, names table) ([]string, error) {
+	hosts, err := names.hosts(dir)
+	if err != nil {
+		return nil, err
+	}
 	conf, err := write(dir, "dnsmasq.conf", fmt.Sprintf(`no-resolv
 no-hosts
 bind-interfaces
@@ -153,15 +168,15 @@ port=%d
 cache-size=10000
 dns-forward-max=2048
 server=%s#%d
-host-record=%s,%s
+addn-hosts=%s
 user=root
 pid-file=%s/pid
-`, at.Addr(), at.Port(), up.Addr(), up.Port(), tableName, tableAddr, dir))
+`, at.Addr(), at.Port(), up.Addr(), up.Port(), hosts, dir))
 	return []string{"-k", "-C", conf}, err
 }
 
-func recursor(dir string, at, up netip.AddrPort) ([]string, error) {
-	hosts, err := write(dir, "hosts", tableAddr+" "+tableName+"\n")
+func recursor(dir string, at, up netip.AddrPort, names table) ([]string, error) {
+	hosts, err := names.hosts(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +188,8 @@ func recursor(dir string, at, up netip.AddrPort) ([]string, error) {
 	}, nil
 }
 
-func coredns(dir string, at, up netip.AddrPort) ([]string, error) {
-	hosts, err := write(dir, "hosts", tableAddr+" "+tableName+"\n")
+func coredns(dir string, at, up netip.AddrPort, names table) ([]string, error) {
+	hosts, err := names.hosts(dir)
 	if err != nil {
 		return nil, err
 	}

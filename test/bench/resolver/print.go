@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -21,6 +22,20 @@ func (r report) json(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(r)
+}
+
+// printGrowth says what size does to each: to the one that only echoes nothing, unless the
+// load itself costs more.
+func (r report) printGrowth(w io.Writer) {
+	var each []string
+	for _, res := range r.Results {
+		if res.Growth > 0 {
+			each = append(each, fmt.Sprintf("%s %.2f", res.Server, res.Growth))
+		}
+	}
+	if len(each) > 0 {
+		fmt.Fprintf(w, "%s of %s: %s\n", rowMillion, rowThousand, strings.Join(each, ", "))
+	}
 }
 
 func (r report) print(w io.Writer) {
@@ -40,10 +55,18 @@ func (r report) print(w io.Writer) {
 			}
 			fmt.Fprintf(t, "%s\t", cell)
 		}
-		fmt.Fprintf(t, "%.0f\t%.0f\t%.0f\t\n", res.P50, res.P99, res.Resident)
+		for _, figure := range []float64{res.P50, res.P99, res.Resident} {
+			cell := ""
+			if figure > 0 {
+				cell = fmt.Sprintf("%.0f", figure)
+			}
+			fmt.Fprintf(t, "%s\t", cell)
+		}
+		fmt.Fprintln(t)
 	}
 	_ = t.Flush()
 	fmt.Fprintln(w)
+	r.printGrowth(w)
 	for _, g := range r.Goals {
 		if g.Ratio == 0 {
 			continue // not measured, or not the other

@@ -17,14 +17,11 @@ type result struct {
 	P50       float64         `json:"p50_us"`
 	P99       float64         `json:"p99_us"`
 	PacedLost int             `json:"paced_lost"`
-	Resident  float64         `json:"resident_mib"` // before the first query
+	Resident  float64         `json:"resident_mib"`        // with one name, before the first query; 0 if not measured
+	Growth    float64         `json:"million_of_thousand"` // CPU of a query; 0 if not measured
 
 	samples map[row][]sample
 	paced   []latency
-}
-
-func newResult(s *server) *result {
-	return &result{Server: s.name, Resident: float64(s.resident()) / (1 << 20), samples: make(map[row][]sample)}
 }
 
 // settle takes the medians.
@@ -37,6 +34,7 @@ func (r *result) settle() {
 			r.Lost[row] += s.lost
 		}
 	}
+	r.Growth = ratio(r.samples[rowMillion], r.samples[rowThousand])
 	r.P50 = median(r.paced, func(l latency) float64 { return micros(l.P50) })
 	r.P99 = median(r.paced, func(l latency) float64 { return micros(l.P99) })
 	for _, l := range r.paced {
@@ -50,16 +48,17 @@ func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 // goal is a ratio to reach.
 type goal struct {
 	Row   row     `json:"row"`
-	To    string  `json:"to"`
+	To    string  `json:"to"`    // a server, or another row of ours
 	Ratio float64 `json:"ratio"` // median of the rounds; 0 if one of the two is missing
 	Most  float64 `json:"at_most"`
 }
 
-// goals are the ratios of ours to others, round by round.
+// goals are the ratios of ours to others.
 func goals(results []*result) []goal {
 	list := []goal{
 		{Row: rowTableUDP, To: "echo", Most: 1.15}, {Row: rowTableTCP, To: "echo", Most: 1.15},
 		{Row: rowCache, To: "unbound", Most: 0.9}, {Row: rowForward, To: "dnsdist", Most: 0.85},
+		{Row: rowMillion, To: string(rowThousand), Most: 1.15},
 	}
 	if find(results, before) != nil {
 		for _, row := range rows() {
@@ -67,18 +66,26 @@ func goals(results []*result) []goal {
 		}
 	}
 	ours := find(results, "dnsteer")
-	for i := range list {
-		theirs := find(results, list[i].To)
-		if ours == nil || theirs == nil {
+	for i, g := range list {
+		if ours == nil {
 			continue
 		}
-		var ratios []float64
-		for round, s := range ours.samples[list[i].Row] {
-			ratios = append(ratios, s.micros()/theirs.samples[list[i].Row][round].micros())
+		if theirs := find(results, g.To); theirs != nil {
+			list[i].Ratio = ratio(ours.samples[g.Row], theirs.samples[g.Row])
+		} else if slices.Contains(rows(), row(g.To)) {
+			list[i].Ratio = ratio(ours.samples[g.Row], ours.samples[row(g.To)])
 		}
-		list[i].Ratio = median(ratios, func(f float64) float64 { return f })
 	}
 	return list
+}
+
+// ratio is the median of the ratios of each round; 0 if one of the two is missing.
+func ratio(a, b []sample) float64 {
+	var ratios []float64
+	for round := range min(len(a), len(b)) {
+		ratios = append(ratios, a[round].micros()/b[round].micros())
+	}
+	return median(ratios, func(f float64) float64 { return f })
 }
 
 // bestP99 is the peer with the least tail; the echo and builds of ours are no peers.

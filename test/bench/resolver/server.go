@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -23,10 +24,12 @@ import (
 )
 
 const (
-	tableName   = "www.example.org"
+	tableZone   = "example.org"
+	tableName   = "www." + tableZone
 	tableAddr   = "192.0.2.1"
 	cachedLabel = "cached"
 	cachedName  = "cached.example.net"
+	cachedAddr  = "192.0.2.2"   // of whatever the upstream answers
 	forwardZone = "example.net" // below it are the names that nobody has asked for yet
 )
 
@@ -38,14 +41,32 @@ const (
 	rowTableTCP row = "table TCP"
 	rowCache    row = "cache hit"
 	rowForward  row = "forward"
+	rowThousand row = "thousand"
+	rowMillion  row = "million"
 )
 
-func rows() []row { return []row{rowTableUDP, rowTableTCP, rowCache, rowForward} }
+func rows() []row {
+	return []row{rowTableUDP, rowTableTCP, rowCache, rowForward, rowThousand, rowMillion}
+}
+
+// table is the one that a server has for the row.
+func (r row) table() table {
+	switch r {
+	case rowThousand:
+		return thousand
+	case rowMillion:
+		return million
+	}
+	return one
+}
 
 // Sets of rows that a server can do.
 var (
-	authoritative = []row{rowTableUDP, rowTableTCP}
 	everything    = rows()
+	authoritative = []row{rowTableUDP, rowTableTCP, rowThousand, rowMillion}
+	// small is for those who cannot have a million names: dnsdist tries its rules one
+	// after the other; dnsmasq and the recursor had not read the names after two minutes.
+	small = []row{rowTableUDP, rowTableTCP, rowCache, rowForward}
 )
 
 // server is what is measured.
@@ -56,9 +77,10 @@ type server struct {
 	// roles of this program, but for another build of it.
 	binary, debian string
 	// command is its command line in the foreground, on one thread; files go to dir.
-	command func(dir string, at, up netip.AddrPort) ([]string, error)
+	command func(dir string, at, up netip.AddrPort, names table) ([]string, error)
 	role    string
 
+	table  table
 	addr   netip.AddrPort
 	cgroup *testenv.Cgroup
 	pid    int
@@ -78,29 +100,38 @@ func (s *server) find() bool {
 	return false
 }
 
-// startTimeout bounds the start of a server.
-const startTimeout = 15 * time.Second
+// with is the server with a table, for those of the chosen rows that the table is for.
+func (s *server) with(names table, chosen []string) *server {
+	with := *s
+	with.table = names
+	with.rows = slices.DeleteFunc(slices.Clone(s.rows), func(r row) bool { return r.table() != names || !among(chosen, string(r)) })
+	return &with
+}
+
+// startTimeout bounds the start of a server with one name, longTimeout with many, of
+// which unbound reads a million in 16 s of CPU.
+const startTimeout, longTimeout = time.Minute, 5 * time.Minute
 
 // start runs the server on the first processor until the benchmark ends, and returns
-// when it answers.
-func (s *server) start(tb testing.TB, ns *testenv.NetNS, at, up netip.AddrPort) {
+// when it answers for its names. A server that has not come to it is no more.
+func (s *server) start(tb testing.TB, ns *testenv.NetNS, at, up netip.AddrPort) error {
 	tb.Helper()
 	s.addr, s.cgroup = at, testenv.NewCgroup(tb)
+	dir := tb.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil { // some become another user
+		tb.Fatal(err)
+	}
+	args, err := s.command(dir, at, up, s.table)
+	if err != nil {
+		tb.Fatalf("configure %s: %v", s.name, err)
+	}
 	var cmd *exec.Cmd
 	if s.role != "" {
-		cmd = testenv.Command(tb, s.role, at.String(), up.String())
+		cmd = testenv.Command(tb, s.role, args...)
 		if s.binary != "" {
 			cmd.Path = s.binary
 		}
 	} else {
-		dir := tb.TempDir()
-		if err := os.Chmod(dir, 0o777); err != nil { // some become another user
-			tb.Fatal(err)
-		}
-		args, err := s.command(dir, at, up)
-		if err != nil {
-			tb.Fatalf("configure %s: %v", s.name, err)
-		}
 		cmd = exec.Command(s.binary, args...)
 		cmd.Dir = dir
 	}
@@ -109,28 +140,62 @@ func (s *server) start(tb testing.TB, ns *testenv.NetNS, at, up netip.AddrPort) 
 	s.cgroup.Enter(cmd)
 	pin(tb, serverCPU, func() { ns.Start(cmd) })
 	s.pid = cmd.Process.Pid
-	names := []string{tableName}
-	if slices.Contains(s.rows, rowCache) {
-		names = append(names, cachedName) // which is kept from now on
+	if err := s.await(ns); err != nil {
+		_ = os.WriteFile(filepath.Join(s.cgroup.Path, "cgroup.kill"), []byte("1"), 0) // with its helpers, where the kernel has it
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return fmt.Errorf("%w %s", err, bytes.TrimSpace(log.Bytes()))
 	}
-	for _, name := range names {
-		if err := await(ns, at, name); err != nil {
-			tb.Fatalf("start %s: %v\n%s", s.name, err, log)
-		}
-	}
+	return nil
 }
 
-// await asks until there is an answer.
-func await(ns *testenv.NetNS, at netip.AddrPort, name string) (err error) {
-	client := &dns.Client{Timeout: 250 * time.Millisecond}
-	question := new(dns.Msg).SetQuestion(name+".", dns.TypeA)
-	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		ns.Do(func() { _, _, err = client.Exchange(question, at.String()) })
-		if err == nil {
-			return nil
+// await asks until the server answers for some names of its table, spread over it,
+// and has what the cache shall have.
+func (s *server) await(ns *testenv.NetNS) error {
+	deadline := time.Now().Add(startTimeout)
+	if s.table != one {
+		deadline = time.Now().Add(longTimeout)
+	}
+	last := int(s.table) - 1
+	for at := 0; at <= last; at += max(1, last/7) {
+		if err := s.awaitAnswer(ns, s.table.name(at), s.table.addr(at), deadline); err != nil {
+			return err
 		}
 	}
-	return err
+	if !slices.Contains(s.rows, rowCache) {
+		return nil
+	}
+	return s.awaitAnswer(ns, cachedName, netip.MustParseAddr(cachedAddr), deadline)
+}
+
+// awaitAnswer asks until there is an answer, which must be right then. The one that only
+// echoes has none.
+func (s *server) awaitAnswer(ns *testenv.NetNS, name string, want netip.Addr, deadline time.Time) (err error) {
+	client := &dns.Client{Timeout: time.Second}
+	question := new(dns.Msg).SetQuestion(name+".", dns.TypeA)
+	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		var answer *dns.Msg
+		ns.Do(func() { answer, _, err = client.Exchange(question, s.addr.String()) })
+		if s.resident() == 0 {
+			return errors.New("it has ended")
+		}
+		if err != nil || answer.Rcode != dns.RcodeSuccess {
+			continue // it begins
+		}
+		if s.role == roleEcho {
+			return nil
+		}
+		for _, rr := range answer.Answer {
+			if a, ok := rr.(*dns.A); ok && a.A.Equal(want.AsSlice()) {
+				return nil
+			}
+		}
+		return fmt.Errorf("it answers for %s with %v", name, answer.Answer)
+	}
+	if err == nil {
+		err = errors.New("it has only failures for answers, or is late")
+	}
+	return fmt.Errorf("wait for an answer for %s: %w", name, err)
 }
 
 // Processors. The load shares its own with the upstream: only the server's is measured.
