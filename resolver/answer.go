@@ -57,7 +57,7 @@ const (
 func isTables(qtype, qclass uint16) bool { return qclass == dns.ClassINET && !isTransfer(qtype) }
 
 // compose appends to out an answer to the question at the beginning of a query, whose name
-// in lower case is name. It holds on to nothing of table and settings.
+// in lower case is name. Until release it holds on to all of these.
 func (a *answer) compose(out, query, name []byte, t *Table, st *settings) extent {
 	a.begin(out, query, name)
 	a.table, a.st = t, st

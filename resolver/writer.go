@@ -87,8 +87,9 @@ func (w *writer) putSOA(ttl uint32) {
 	w.record(dns.TypeSOA, ttl)
 	// RFC 6761: invalid is sure to be nobody's.
 	w.out = append(w.out, "\x07dnsteer\x07invalid\x00\x0ahostmaster"...)
-	w.putPointer(w.data - w.base)                             // for the rest of who is responsible
-	for _, v := range [...]uint32{1, 3600, 600, 86400, ttl} { // serial, refresh, retry, expire, minimum
+	w.putPointer(w.data - w.base) // for the rest of who is responsible
+	// Serial, refresh, retry, expire, minimum.
+	for _, v := range [...]uint32{1, 3600, 600, 86400, ttl} {
 		w.out = binary.BigEndian.AppendUint32(w.out, v)
 	}
 	w.end()

@@ -28,9 +28,9 @@
 // name is warm from the round before. A server's two turns follow each other. These
 // servers start when all else is measured; memory (MiB) is that of the server with one
 // name. The load packs half a million questions before it begins, for either row: the
-// server that only echoes has the same figure in both, or the load is at fault. Those
-// that keep answers (dnsteer, the cache of CoreDNS) have all of a thousand at hand, of a
-// million few. Left out are dnsdist, which tries one rule after the other, and dnsmasq
+// server that only echoes has the same figure in both, or the load is at fault. A server
+// that keeps answers (CoreDNS, its cache) has all of a thousand at hand, of a million few.
+// Left out are dnsdist, which tries one rule after the other, and dnsmasq
 // and PowerDNS recursor, which had not read a million names after two minutes of a busy
 // machine; of the others, one that has not after five is left out, and the report says so.
 //
