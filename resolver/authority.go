@@ -101,19 +101,12 @@ func (d *draft) setApexes(all apexes) {
 			d.countSplit(name, 1)
 		}
 	}
-	for name, x := range before {
+	for name := range before {
 		if all[name] == nil {
 			d.countSplit(name, -1)
 		}
-		if !x.says(all[name]) {
-			d.changed.add(name)
-		}
 	}
-	for name, x := range all {
-		if !x.says(before[name]) {
-			d.changed.add(name)
-		}
-	}
+	d.changed.addApexes(before, all)
 }
 
 // isDenied reports whether what was found says that nobody is to be asked for a name.

@@ -17,6 +17,8 @@ type draft struct {
 	// changed are the names of which the table says something new, wildcards by
 	// their parent, nil where nobody wants to know.
 	changed changes
+	// later tells that what addresses give back is added when all names are there.
+	later bool
 	// gathered are the names of files while those are read, order those that won, as they
 	// stand there, and declared the apexes.
 	gathered bulk[*entry]

@@ -181,19 +181,87 @@ func (l *Layer) Replace(all iter.Seq[Name]) error {
 // SetFiles changes all that the layer says, authorities too, to what files do, as [ParseTable] reads
 // them; a mistake in any of them changes nothing. It returns the warnings.
 func (l *Layer) SetFiles(sources ...Source) (warnings []string, err error) {
-	d, err := parse(sources)
+	read, err := parse(sources)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range d.order {
-		e.about = nil
+	for _, e := range read.order {
 		e.from.layer = l
 	}
-	l.names.change(func(now *draft) {
-		l.replace(now, d.order)
-		l.setApexes(now, d.declared)
+	warnings = read.warnings
+	l.names.change(func(d *draft) {
+		before := d.Table
+		if others := before.given - before.tallies[l].given; others <= len(read.order) {
+			l.rebuild(d, read)
+		} else {
+			for _, e := range read.order {
+				e.about = nil
+			}
+			l.replace(d, read.order)
+		}
+		l.setApexes(d, read.declared)
+		d.changed = difference(&before, &d.Table)
 	})
-	return d.warnings, nil
+	return warnings, nil
+}
+
+// rebuild is replace for a layer that has most of all names: the draft becomes that of the
+// files, with what the others say besides. A name that says the same is made anew too, for
+// its line is not, and nothing is held of the files as they were.
+func (l *Layer) rebuild(d, read *draft) {
+	before := d.Table
+	*d = *read
+	d.warnings = before.warnings
+	d.tallies = map[*Layer]tally{l: {given: len(d.order)}}
+	if before.given == before.tallies[l].given {
+		d.addAllPointers(d.order)
+		return
+	}
+	others := before.besides(l)
+	d.later = true
+	for _, e := range others {
+		d.put(e)
+	}
+	d.later = false
+	addrs := newBulk[reverse](len(d.order))
+	// What gave names back does so in the order that it had, before what does from now on.
+	for r := range before.addrs.all {
+		d.keepPointers(&addrs, r, l)
+	}
+	for _, e := range others {
+		if at := d.lookup(e.name); at.from.layer == e.from.layer && before.lookup(e.name).from.layer == l {
+			d.gatherPointers(&addrs, at)
+		}
+	}
+	for _, e := range d.order {
+		if at := d.lookup(e.name); at.from.layer == l {
+			d.gatherPointers(&addrs, at)
+		}
+	}
+	d.addrs = addrs.trie(d.by)
+}
+
+// besides is all that the layers but one say, to be changed.
+func (t *Table) besides(l *Layer) (all []*entry) {
+	add := func(e *entry) {
+		if e.from.layer != l {
+			mine := *e
+			mine.about = nil
+			all = append(all, &mine)
+		}
+	}
+	for e := range t.names.all {
+		if !e.isGiven() {
+			continue
+		}
+		add(e)
+		if e.about != nil {
+			for _, h := range e.hidden {
+				add(h)
+			}
+		}
+	}
+	return all
 }
 
 func (l *Layer) replace(d *draft, entries []*entry) {

@@ -140,18 +140,24 @@ func pool() (names []string, addrs []netip.Addr) {
 	return names, addrs
 }
 
-// Whatever layers say one after the other, the table is that of the model, and a table
-// that somebody still reads stays as it was.
-func TestLayersAgainstModel(t *testing.T) {
-	names, addrs := pool()
+// askedOf are names of the pool, and what its addresses give back, and below.
+func askedOf(names []string, addrs []netip.Addr) []string {
 	asked := slices.Clone(names)
 	for _, addr := range addrs {
 		reverse, err := dns.ReverseAddr(addr.String())
 		if err != nil {
-			t.Fatal(err)
+			panic(err)
 		}
 		asked = append(asked, strings.TrimSuffix(reverse, "."), "q."+reverse[:len(reverse)-1])
 	}
+	return asked
+}
+
+// Whatever layers say one after the other, the table is that of the model, and a table
+// that somebody still reads stays as it was.
+func TestLayersAgainstModel(t *testing.T) {
+	names, addrs := pool()
+	asked := askedOf(names, addrs)
 	for seed := range uint64(10) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		all := NewNames()

@@ -224,6 +224,9 @@ func reverseName(addr string) wireName {
 // addPointers lets the addresses of an entry give its name back, behind the names of
 // earlier layers.
 func (d *draft) addPointers(e *entry) {
+	if d.later {
+		return
+	}
 	for addr := range e.givesBack {
 		addrs, slot := d.addrs.slot(d.by, []byte(addr))
 		d.addrs = addrs
@@ -235,11 +238,36 @@ func (d *draft) addPointers(e *entry) {
 func (d *draft) addAllPointers(all []*entry) {
 	addrs := newBulk[reverse](len(all))
 	for _, e := range all {
-		for addr := range e.givesBack {
-			d.addPointer(addrs.slot([]byte(addr)), addr, e)
-		}
+		d.gatherPointers(&addrs, e)
 	}
 	d.addrs = addrs.trie(d.by)
+}
+
+// gatherPointers is addPointers for addresses that are yet to be made a trie.
+func (d *draft) gatherPointers(addrs *bulk[reverse], e *entry) {
+	for addr := range e.givesBack {
+		d.addPointer(addrs.slot([]byte(addr)), addr, e)
+	}
+}
+
+// keepPointers lets an address give back what it did in another table, but for names that
+// one layer gave, or that others hide now.
+func (d *draft) keepPointers(addrs *bulk[reverse], was reverse, but *Layer) {
+	for i := range was.count() {
+		p := was.pointer(i)
+		if p.layer == uint32(but.rank()) {
+			continue
+		}
+		e := d.lookup(p.name)
+		if uint32(e.from.layer.rank()) != p.layer {
+			continue
+		}
+		for addr := range e.givesBack { // that of its own memory
+			if addr == was.key() {
+				d.addPointer(addrs.slot([]byte(addr)), addr, e)
+			}
+		}
+	}
 }
 
 // addPointer lets an address, whose slot it is, give the name of an entry back.
@@ -265,6 +293,9 @@ func (d *draft) addPointer(slot *reverse, addr string, e *entry) {
 
 // dropPointers undoes addPointers.
 func (d *draft) dropPointers(e *entry) {
+	if d.later {
+		return
+	}
 	for addr := range e.givesBack {
 		old := d.addrs.find([]byte(addr))
 		left := slices.DeleteFunc(pointersOf(old), func(p pointer) bool { return p.name == e.name })

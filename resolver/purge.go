@@ -2,8 +2,6 @@
 
 package resolver
 
-import "slices"
-
 // maxChanges bounds the changes that are looked up by name. Beyond, two tables are
 // compared for every name in the cache.
 const maxChanges = 4096
@@ -99,6 +97,13 @@ func (e *entry) says(other *entry) bool {
 
 // sayTheSame reports whether two addresses give the same back.
 func sayTheSame(a, b reverse) bool {
-	same := func(a, b pointer) bool { return a.name == b.name && a.ttl == b.ttl }
-	return a == b || slices.EqualFunc(pointersOf(a), pointersOf(b), same)
+	if a == nil || b == nil || a.count() != b.count() {
+		return a == b
+	}
+	for i := range a.count() {
+		if a, b := a.pointer(i), b.pointer(i); a.name != b.name || a.ttl != b.ttl {
+			return false
+		}
+	}
+	return true
 }

@@ -87,6 +87,59 @@ func BenchmarkTableLoad(b *testing.B) {
 	}
 }
 
+// What it takes to give a layer a file of a million names: the first time, after a line has
+// changed, and after one was put before all others.
+func BenchmarkSetFiles(b *testing.B) {
+	src := manyNames(million, FormatHosts)
+	with := func(line, insteadOf string) Source {
+		return Source{src.Path, bytes.Replace(src.Data, []byte(insteadOf), []byte(line), 1), src.Format}
+	}
+	set := func(l *Layer, src Source) {
+		if _, err := l.SetFiles(src); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("first", func(b *testing.B) {
+		defer reportCPU(b)()
+		for b.Loop() {
+			set(NewNames().AddLayer("files"), src)
+		}
+	})
+	for name, edited := range map[string]Source{
+		"changed": with("192.0.2.1 "+manyName(million/2), "10.7.161.32 "+manyName(million/2)),
+		"added":   with("192.0.2.1 new.example.org\n10.0.0.0 ", "10.0.0.0 "),
+	} {
+		for _, others := range []int{0, 1000} {
+			b.Run(fmt.Sprintf("%s/beside-%d", name, others), func(b *testing.B) {
+				all, before, l := besides(b, others)
+				set(l, src)
+				defer reportCPU(b)()
+				for i := 0; b.Loop(); i++ {
+					set(l, [2]Source{edited, src}[i%2])
+				}
+				runtime.KeepAlive(all)
+				runtime.KeepAlive(before)
+			})
+		}
+	}
+}
+
+// besides is an empty layer behind one that has so many names, of two addresses.
+func besides(b *testing.B, n int) (all *Names, before, l *Layer) {
+	all = NewNames()
+	before, l = all.AddLayer("before"), all.AddLayer("files")
+	from := before.Origin(func() string { return "bench" })
+	var names []Name
+	for i := range n {
+		addrs := []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i % 2)})}
+		names = append(names, Name{Name: fmt.Sprintf("other-%d.example.org", i), From: from, Addrs: addrs, Pointers: addrs})
+	}
+	if err := before.Apply(slices.Values(names)); err != nil {
+		b.Fatal(err)
+	}
+	return all, before, l
+}
+
 // What the table answers, and that it does not, from wire to wire, by its size and how many
 // queries were read together: for names that are asked for evenly, which no cache of the
 // processor holds.
