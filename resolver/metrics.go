@@ -89,7 +89,7 @@ var (
 	metricQueries     = metric{"dnsteer_resolver_queries_total", "counter", "Queries answered, by where the answer came from; failure is an answer that says why there is none.", []string{"protocol", "rcode", "source"}}
 	metricDuration    = metric{"dnsteer_resolver_query_duration_seconds", "histogram", "Time from reading a query to writing its answer.", []string{"source"}}
 	metricDropped     = metric{"dnsteer_resolver_dropped_total", "counter", "Messages that get no answer: answers, and less than a header.", nil}
-	metricUnsent      = metric{"dnsteer_resolver_unsent_total", "counter", "Answers that the kernel did not take.", nil}
+	metricUnsent      = metric{"dnsteer_resolver_unsent_total", "counter", "Answers that the kernel did not take, or that were owed to a TCP client that does not read when its connection was closed.", nil}
 	metricConnections = metric{"dnsteer_resolver_connections", "gauge", "TCP connections of clients.", nil}
 	metricWaiting     = metric{"dnsteer_resolver_waiting", "gauge", "Queries that wait for an upstream, or for the answer to an identical one.", nil}
 	metricJoins       = metric{"dnsteer_resolver_joins_total", "counter", "Queries that waited for the answer to an identical one.", nil}

@@ -34,6 +34,8 @@ type Server struct {
 	// forwards may be, and forwards above their own limit fail at once: a turn
 	// comes soon, whatever the upstreams do.
 	turns chan struct{}
+	// owed is what answers cost that wait for clients to read.
+	owed atomic.Int64
 
 	mu     sync.Mutex     // guards scopes
 	scopes map[*Scope]int // that are served, and how often
@@ -126,17 +128,19 @@ func (sc *Scope) answer(ctx context.Context, in packet, write func([]byte) error
 // conclude writes what a client gets of a response or an error.
 func (sc *Scope) conclude(in packet, req *Request, res *Response, err error, write func([]byte) error) error {
 	wire, said := sc.compose(nil, req, res, err)
+	if sc.server.queryLog == nil {
+		said.msg = nil // a write may take long: nothing but what is written waits
+	}
 	defer func() { sc.note(in, req, said, time.Now()) }()
-	if err != nil {
+	if err != nil || res.rest == nil {
 		return write(wire)
 	}
-	if res.rest != nil {
-		defer res.rest.Close()
-	}
-	if err := write(wire); err != nil || res.rest == nil {
+	rest, origin := res.rest, res.origin
+	defer rest.Close()
+	if err := write(wire); err != nil {
 		return err
 	}
-	return relay(req, res, write)
+	return relay(req, rest, origin, write)
 }
 
 // compose makes what a client gets of a response or an error, in memory that is empty.
@@ -150,16 +154,16 @@ func (sc *Scope) compose(wire []byte, req *Request, res *Response, err error) ([
 }
 
 // relay writes the rest of a zone transfer.
-func relay(req *Request, res *Response, write func([]byte) error) error {
+func relay(req *Request, rest *transfer, origin string, write func([]byte) error) error {
 	for {
-		m, err := res.rest.next()
+		m, err := rest.next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := write(fit(nil, req, m, res.origin)); err != nil {
+		if err := write(fit(nil, req, m, origin)); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,9 @@ import (
 
 // serveTCP accepts until v.reading ends.
 func (v *serving) serveTCP(l *net.TCPListener) error {
+	if err := boundBuffers(l); err != nil {
+		return fmt.Errorf("set up %s: %w", l.Addr(), err)
+	}
 	for {
 		conn, err := l.AcceptTCP()
 		if err != nil {
@@ -72,6 +75,10 @@ type tcpConn struct {
 	pending sync.WaitGroup
 	waiting atomic.Int32 // queries without an answer yet
 	last    atomic.Int64 // when the last answer left, in Unix nanoseconds
+
+	owed    atomic.Int64 // what answers cost that wait for the client
+	took    atomic.Int64 // when the client last took one, or one began to wait
+	givenUp atomic.Bool
 }
 
 // serve reads until the client or Serve ends, answers what it has read, and closes.
@@ -97,8 +104,11 @@ func (c *tcpConn) serve() {
 		if (len(ready) >= readyMost || !hasFrame(r)) && !flush() {
 			return
 		}
-		if !hasFrame(r) && !c.awaitFrame(r) {
-			return
+		if !hasFrame(r) {
+			wire, ready = spare(wire), spare(ready)
+			if !c.awaitFrame(r) {
+				return
+			}
 		}
 		var err error
 		wire, err = appendFrame(wire[:0], r)
@@ -129,6 +139,14 @@ func (c *tcpConn) serve() {
 // of one read goes with one write: on a connection that is used well the calls are what
 // costs.
 const readyMost = 16 << 10
+
+// spare is a buffer to go on with after a wait, which a large one would outlast for nothing.
+func spare(buf []byte) []byte {
+	if cap(buf) > 2*readyMost {
+		return nil
+	}
+	return buf[:0]
+}
 
 // hasFrame tells whether a whole message can be read without a wait.
 func hasFrame(r *bufio.Reader) bool {
@@ -194,10 +212,12 @@ func (c *tcpConn) spawn(in packet, done func()) {
 
 // write is where TCP answers leave, one at a time.
 func (c *tcpConn) write(wire []byte) error {
+	c.owe(len(wire))
+	defer c.paid(len(wire))
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	_ = c.conn.SetWriteDeadline(time.Now().Add(tcpIdle))
-	return writeFrame(c.conn, wire)
+	return c.judge(writeFrame(c.conn, wire))
 }
 
 // writeReady writes answers with their lengths in front, if there are any.
@@ -205,18 +225,32 @@ func (c *tcpConn) writeReady(frames []byte) error {
 	if len(frames) == 0 {
 		return nil
 	}
+	c.owe(len(frames))
+	defer c.paid(len(frames))
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	now := time.Now()
 	_ = c.conn.SetWriteDeadline(now.Add(tcpIdle))
 	_, err := c.conn.Write(frames)
 	c.last.Store(now.UnixNano())
+	return c.judge(err)
+}
+
+// judge gives up a client that has not read for too long, and counts what it does not get.
+func (c *tcpConn) judge(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.giveUp()
+	}
+	if err != nil && c.givenUp.Load() {
+		c.metrics.unsent.Add(1)
+	}
 	return err
 }
 
 // connSet is the connections of one Serve.
 type connSet struct {
 	limit int
+	owed  atomic.Int64 // by all of them
 
 	mu    sync.Mutex // guards conns
 	conns map[*tcpConn]struct{}
