@@ -215,6 +215,9 @@ func (r *race) launch() {
 	if p.up.transport >= overTLS {
 		t.opt = t.opt.hidden()
 	}
+	if n := len(r.tries) - len(r.peers); n >= 0 {
+		t.before = r.tries[n]
+	}
 	r.tries = append(r.tries, t)
 	r.pending++
 	if p.isLooping(now) {

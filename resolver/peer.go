@@ -111,12 +111,16 @@ func (p *peer) lastUse() time.Time {
 	return p.used
 }
 
-// send sends a try by UDP. The answer, or what went wrong later, is delivered to it.
+// send sends a try by UDP, by another port than the try before: whatever loses what one
+// socket sends need not lose all. The answer, or what went wrong later, is delivered to it.
 func (p *peer) send(ctx context.Context, t *try) error {
 	for {
 		from, err := p.port(ctx)
 		if err != nil {
 			return err
+		}
+		if t.before.went(from) {
+			continue // there are others: none is drawn from fewer than minPorts
 		}
 		if id, ok := p.reserve(from, t); ok {
 			from.send(t, id)

@@ -282,3 +282,46 @@ func TestPeersAreBounded(t *testing.T) {
 		t.Errorf("%d peers", n)
 	}
 }
+
+// A question that nobody has answered is asked again by another port, whose packets may take
+// another way and whose number is another guess (RFC 5452 section 9.2).
+func TestResendFromAnotherPort(t *testing.T) {
+	const n = 30
+	var mu sync.Mutex
+	copies := make(map[string][]uint16) // the ports that each name came from
+	answer := with(t, nil, good)
+	up := upstream(t, func(reply func([]byte), q asked) {
+		name := unpack(t, q.wire).Question[0].Name
+		if strings.HasSuffix(name, ".dnsteer-loop.") {
+			return
+		}
+		mu.Lock()
+		copies[name] = append(copies[name], q.from.Port())
+		isLast := len(copies[name]) == 3
+		mu.Unlock()
+		if isLast {
+			answer(reply, q)
+		}
+	}, nil)
+	_, addr := start(t, quick(up.addr))
+	var clients sync.WaitGroup
+	for i := range n {
+		clients.Go(func() { exchange(t, "udp", addr, query(fmt.Sprintf("n%d.example.org", i), dns.TypeA)) })
+	}
+	clients.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	for name, ports := range copies {
+		if len(ports) < 3 {
+			t.Errorf("%s was asked %d times", name, len(ports))
+		}
+		for i := 1; i < len(ports); i++ {
+			if ports[i] == ports[i-1] {
+				t.Errorf("%s came twice from port %d", name, ports[i])
+			}
+		}
+	}
+	if len(copies) != n {
+		t.Errorf("%d names were asked for", len(copies))
+	}
+}

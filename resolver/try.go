@@ -18,6 +18,8 @@ type try struct {
 	opt     *edns // what goes out
 	network string
 	start   time.Time
+	// before is the try before it to the same upstream, nil if there is none.
+	before *try
 	// short is the truncated answer for which TCP is the better way.
 	short *message
 
@@ -64,6 +66,16 @@ func (t *try) waits(w waiter, id uint16) bool {
 	defer t.mu.Unlock()
 	t.wait, t.id = w, id
 	return !t.over
+}
+
+// went reports whether a try has gone out by a socket.
+func (t *try) went(by waiter) bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.wait == by
 }
 
 // abandon gives up.
