@@ -5,12 +5,15 @@ package resolver
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 // dump is all of a table as zone-file lines behind their places.
@@ -245,5 +248,28 @@ func TestSearchSuffixes(t *testing.T) {
 	// "\x0bxexample" is one label that merely ends in the octets of the suffix.
 	if short, ok := wireName("\x0cwww\x07example\x03org\x00").without("\x07example\x03org\x00"); ok {
 		t.Errorf("cut a label apart: %q", short)
+	}
+}
+
+// Beside its own octets a name of a large table takes 200 at most, what its address gives
+// back included.
+func TestTableMemory(t *testing.T) {
+	const n = 100_000
+	own := 0
+	for i := range n {
+		own += len(manyName(i)) + 2
+	}
+	for name, format := range map[string]Format{"hosts": FormatHosts, "YAML": FormatYAML} {
+		src := manyNames(n, format)
+		before := testenv.Heap()
+		table, err := ParseTable(src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if each := (int(testenv.Heap()-before) - own) / n; each > 200 || each < 20 {
+			t.Errorf("%s: %d octets a name", name, each)
+		}
+		runtime.KeepAlive(table)
+		runtime.KeepAlive(src)
 	}
 }
