@@ -45,7 +45,7 @@ type answer struct {
 type extent int
 
 const (
-	notOurs   extent = iota // the table says nothing of the name, and nothing was written
+	notOurs   extent = iota // the table says nothing of the name
 	ours                    // it is whole
 	leads                   // an alias leads out of the table, to name
 	elsewhere               // name is a shared one, and others are asked for the type
@@ -55,6 +55,12 @@ const (
 // isTables reports whether a table may answer for a type and class: it has no zones to
 // transfer, and none but the Internet's names.
 func isTables(qtype, qclass uint16) bool { return qclass == dns.ClassINET && !isTransfer(qtype) }
+
+// isTables reports whether a query is one that we may answer ourselves. A signed one asks for
+// a signature, for which we have no key.
+func (m *message) isTables() bool {
+	return m.opcode() == dns.OpcodeQuery && !m.signed && isTables(m.qtype, m.qclass)
+}
 
 // compose appends to out an answer to the question at the beginning of a query, whose name
 // in lower case is name. Until release it holds on to all of these.

@@ -83,19 +83,3 @@ func (k kid[T]) find(like hashed[T], shift uint) (item T) {
 	}
 	return item
 }
-
-func (k kid[T]) walk(yield func(hashed[T]) bool) bool {
-	for _, h := range k.leaf {
-		if !yield(h) {
-			return false
-		}
-	}
-	if k.node != nil {
-		for _, below := range k.node.kids {
-			if !below.walk(yield) {
-				return false
-			}
-		}
-	}
-	return true
-}

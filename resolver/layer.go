@@ -188,7 +188,6 @@ func (l *Layer) SetFiles(sources ...Source) (warnings []string, err error) {
 	for _, e := range read.order {
 		e.from.layer = l
 	}
-	warnings = read.warnings
 	l.names.change(func(d *draft) {
 		before := d.Table
 		if others := before.given - before.tallies[l].given; others <= len(read.order) {
@@ -202,7 +201,7 @@ func (l *Layer) SetFiles(sources ...Source) (warnings []string, err error) {
 		l.setApexes(d, read.declared)
 		d.changed = difference(&before, &d.Table)
 	})
-	return warnings, nil
+	return read.warnings, nil
 }
 
 // rebuild is replace for a layer that has most of all names: the draft becomes that of the

@@ -25,12 +25,7 @@ func TestSilentUpstreamLeavesTurns(t *testing.T) {
 			well := upstream(t, with(t, nil, good), nil)
 			cfg := quick(well.addr)
 			cfg.Resend, cfg.MaxForwards = time.Second, most
-			s, err := New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			l, addr := listen(t, "127.0.0.1")
-			serveAborting(t, s, l)
+			s, addr, _ := startAborting(t, cfg)
 			silent := routeToSilence(t, s)
 			if warmPorts(t, s); warm {
 				for range maxPorts {

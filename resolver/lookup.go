@@ -22,7 +22,7 @@ type tableStage struct {
 // which a table without keys cannot answer.
 func (s *tableStage) Exchange(ctx context.Context, req *Request) (*Response, error) {
 	m := req.msg
-	if m.opcode() != dns.OpcodeQuery || m.signed || !isTables(m.qtype, m.qclass) {
+	if !m.isTables() {
 		return s.next.Exchange(ctx, req)
 	}
 	p := partial{req: req, next: s.next}
@@ -49,9 +49,9 @@ type partial struct {
 
 // response is the answer, to which others have given their part.
 func (p *partial) response(others string) (*Response, error) {
-	m, err := parseMessage(p.message())
+	m, err := p.parsed(p.req.msg.name)
 	if err != nil {
-		return nil, fmt.Errorf("write the answer for %s: %w", p.req.msg.name, err)
+		return nil, err
 	}
 	var places []string
 	for _, at := range p.trace {
@@ -127,15 +127,6 @@ func (p *partial) followed(res *Response, target wireName) (*Response, error) {
 		out.msg.addOPT(opt) // for its remarks: RFC 8914 errors pass
 	}
 	return out, nil
-}
-
-// fromRR is the name of a record that we built ourselves.
-func fromRR(s string) wireName {
-	name, err := parseName(s)
-	if err != nil {
-		return ""
-	}
-	return name
 }
 
 // derive is the same request for another name.

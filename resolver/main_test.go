@@ -324,10 +324,34 @@ func respond(tb testing.TB, wire []byte, change func(*dns.Msg), records ...strin
 	return out
 }
 
-// serveAborting is serve for tests that leave a query unanswered: its end does not
-// wait the five seconds for it.
-func serveAborting(tb testing.TB, s *Server, l Listeners) (stop func()) {
+// startAborting is start for tests that leave a query unanswered: its end does not wait
+// the five seconds for it.
+func startAborting(tb testing.TB, cfg Config) (s *Server, addr netip.AddrPort, stop func()) {
 	tb.Helper()
+	s, err := New(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
 	s.drain = 50 * time.Millisecond
-	return serve(tb, s, l)
+	l, addr := listen(tb, "127.0.0.1")
+	return s, addr, serve(tb, s, l)
+}
+
+// wantServed asks a server for t.example.org, which its table has, over TCP and UDP.
+func wantServed(t *testing.T, addr netip.AddrPort) {
+	t.Helper()
+	for _, network := range []string{"tcp", "udp"} {
+		if got := exchange(t, network, addr, query("t.example.org", dns.TypeA)); len(got.Answer) != 1 {
+			t.Errorf("over %s: %v", network, got)
+		}
+	}
+}
+
+// fromRR is a name on the wire, none if it cannot be one.
+func fromRR(s string) wireName {
+	name, err := parseName(s)
+	if err != nil {
+		return ""
+	}
+	return name
 }

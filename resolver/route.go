@@ -60,7 +60,7 @@ func (sc *Scope) addRoute(made *routes, r Route) error {
 	case made.suffixes[name] != nil || name == rootName && made.all != nil:
 		return fmt.Errorf("route %q: servers are given twice", r.Suffix)
 	}
-	to := set{group: sc.server.groups.number("upstreams", fmt.Sprint(r.Upstreams))}
+	to := set{group: sc.server.groups.number(fmt.Sprint(r.Upstreams))}
 	for _, up := range r.Upstreams {
 		if err := cmp.Or(up.check(), sc.checkOwn(up)); err != nil {
 			return err

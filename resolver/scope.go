@@ -184,11 +184,11 @@ type set struct {
 }
 
 // groups gives numbers to what keys would be too long with. It forgets nothing: there
-// are as many search lists and lists of servers as people write down.
+// are as many lists of servers as people write down.
 type groups struct {
 	mu      sync.Mutex // guards what follows
 	last    uint32
-	numbers map[[2]string]uint32
+	numbers map[string]uint32
 }
 
 // next is a number that nobody has.
@@ -199,19 +199,18 @@ func (g *groups) next() uint32 {
 	return g.last
 }
 
-// number is the same for the same text of a kind, and never 0.
-func (g *groups) number(kind, text string) uint32 {
+// number is the same for the same text, and never 0.
+func (g *groups) number(text string) uint32 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	k := [2]string{kind, text}
-	n, ok := g.numbers[k]
+	n, ok := g.numbers[text]
 	if !ok {
 		if g.numbers == nil {
-			g.numbers = make(map[[2]string]uint32)
+			g.numbers = make(map[string]uint32)
 		}
 		g.last++
 		n = g.last
-		g.numbers[k] = n
+		g.numbers[text] = n
 	}
 	return n
 }

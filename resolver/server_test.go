@@ -242,12 +242,7 @@ func TestServeDrains(t *testing.T) {
 func TestServeDrainIsBounded(t *testing.T) {
 	arrived := make(chan struct{}, 1)
 	up := upstream(t, func(func([]byte), asked) { arrived <- struct{}{} }, nil)
-	s, err := New(Config{Upstreams: []netip.AddrPort{up.addr}, Resend: time.Hour, Timeout: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, addr := listen(t, "127.0.0.1")
-	stop := serveAborting(t, s, l)
+	_, addr, stop := startAborting(t, Config{Upstreams: []netip.AddrPort{up.addr}, Resend: time.Hour, Timeout: time.Hour})
 	send(t, connect(t, "udp", addr), pack(t, query("a.example.org", dns.TypeA)))
 	<-arrived
 	stop() // the test's time limit is the assertion

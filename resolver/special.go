@@ -4,7 +4,6 @@ package resolver
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"slices"
 
@@ -72,8 +71,7 @@ type specialStage struct{ next Exchanger }
 
 func (s *specialStage) Exchange(ctx context.Context, req *Request) (*Response, error) {
 	m := req.msg
-	if m.opcode() != dns.OpcodeQuery || m.signed || !isTables(m.qtype, m.qclass) ||
-		!req.scope.isSpecial(req.scope.settings.Load(), []byte(m.name)) {
+	if !m.isTables() || !req.scope.isSpecial(req.scope.settings.Load(), []byte(m.name)) {
 		return s.next.Exchange(ctx, req)
 	}
 	var w writer
@@ -99,9 +97,9 @@ func (s *specialStage) Exchange(ctx context.Context, req *Request) (*Response, e
 		w.putSOA(defaultTTL)
 	}
 	w.finish()
-	own, err := parseMessage(w.message())
+	own, err := w.parsed(m.name)
 	if err != nil {
-		return nil, fmt.Errorf("write the answer for %s: %w", m.name, err)
+		return nil, err
 	}
 	return &Response{msg: own, from: fromTable, origin: "special name"}, nil
 }

@@ -251,21 +251,22 @@ func (k *kid[T]) split(by *edit, shift uint) {
 }
 
 // all yields every item, in no order.
-func (n *node[T]) all(yield func(T) bool) { n.walk(yield) }
+func (n *node[T]) all(yield func(T) bool) {
+	kid[T]{node: n}.walk(func(h hashed[T]) bool { return yield(h.item) })
+}
 
-func (n *node[T]) walk(yield func(T) bool) bool {
-	if n == nil {
-		return true
+// walk yields every item at a branch and below, until yield is false, and then is.
+func (k kid[T]) walk(yield func(hashed[T]) bool) bool {
+	for _, h := range k.leaf {
+		if !yield(h) {
+			return false
+		}
 	}
-	for i := range n.kids {
-		k := &n.kids[i]
-		for _, h := range k.leaf {
-			if !yield(h.item) {
+	if k.node != nil {
+		for i := range k.node.kids {
+			if !k.node.kids[i].walk(yield) {
 				return false
 			}
-		}
-		if !k.node.walk(yield) {
-			return false
 		}
 	}
 	return true

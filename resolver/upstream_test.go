@@ -192,14 +192,9 @@ func TestForwardLimit(t *testing.T) {
 	up := upstream(t, func(func([]byte), asked) { arrived <- struct{}{} }, nil)
 	cfg := quick(up.addr)
 	cfg.MaxForwards, cfg.Timeout, cfg.Resend = 1, patience, patience
-	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, addr, stop := startAborting(t, cfg)
 	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
-	l, addr := listen(t, "127.0.0.1")
-	v := serveAborting(t, s, l)
-	defer v()
+	defer stop()
 	waiting := connect(t, "udp", addr)
 	send(t, waiting, pack(t, query("slow.example.org", dns.TypeA)))
 	<-arrived

@@ -76,8 +76,7 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	}
 	st := p.settings.Load()
 	if isTables(p.q.qtype, p.q.qclass) {
-		reply, got := p.compose(out, wire, st, tcp)
-		if got != notOurs {
+		if reply, ok := p.compose(out, wire, st, tcp); ok {
 			return reply
 		}
 	}
@@ -104,20 +103,20 @@ func (p *wirePath) answer(out, wire []byte, local netip.Addr, tcp bool) []byte {
 	return nil
 }
 
-// compose appends what the table answers, or nil if it has a part of the answer.
-func (p *wirePath) compose(out, wire []byte, st *settings, tcp bool) ([]byte, extent) {
+// compose appends what the table answers, or nil if that is for the long way; false if it
+// says nothing of the name.
+func (p *wirePath) compose(out, wire []byte, st *settings, tcp bool) (reply []byte, ok bool) {
 	a := &p.tabled
 	defer a.release()
 	got := a.compose(append(out, 0, 0), wire[:p.q.question], p.q.name, p.table.Load(), st)
 	if got != ours {
-		return nil, got
+		return nil, got != notOurs
 	}
 	a.turn += turnStep
-	reply := p.finish(a.out, len(out)+2, nil)
-	if reply != nil {
+	if reply = p.finish(a.out, len(out)+2, nil); reply != nil {
 		p.add(tcp, fromTable, int(a.rcode), a.expanded || a.denied)
 	}
-	return reply, ours
+	return reply, true
 }
 
 // reply appends an answer of the cache for a query: its ID, its question in its own case,

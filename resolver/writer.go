@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/miekg/dns"
 )
@@ -50,6 +51,15 @@ func (w *writer) finish() {
 	for section, at := range [...]int{countAN, countNS, countAR} {
 		binary.BigEndian.PutUint16(m[at:], w.counts[section])
 	}
+}
+
+// parsed is the message that is written, an answer for a name.
+func (w *writer) parsed(asked wireName) (*message, error) {
+	m, err := parseMessage(w.message())
+	if err != nil {
+		return nil, fmt.Errorf("write the answer for %s: %w", asked, err)
+	}
+	return m, nil
 }
 
 func (w *writer) message() []byte { return w.out[w.base:] }

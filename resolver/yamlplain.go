@@ -98,7 +98,7 @@ func (p *plainFile) authority(line uint32, body []byte) bool {
 
 func (p *plainFile) setTTL(body []byte) bool {
 	digits, ok := bytes.CutPrefix(body, []byte("ttl: "))
-	if !ok || p.hasTTL || !consists(digits, isDigit) {
+	if !ok || p.hasTTL || !isNumber(digits) {
 		return false
 	}
 	ttl, err := strconv.ParseUint(string(digits), 10, 31)
@@ -173,16 +173,15 @@ func unquoted(word []byte) ([]byte, bool) {
 	return word[1 : len(word)-1], true
 }
 
-func consists(word []byte, of func(byte) bool) bool {
+// isNumber reports whether a word consists of digits.
+func isNumber(word []byte) bool {
 	for _, c := range word {
-		if !of(c) {
+		if c < '0' || c > '9' {
 			return false
 		}
 	}
 	return true
 }
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // offerPlain adds what a plain file has. It is false if a name stands twice, and then the
 // draft is of no use any more.
