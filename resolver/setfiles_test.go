@@ -227,7 +227,7 @@ func TestSetFilesAnew(t *testing.T) {
 	tell(0)
 	if err := other.Replace(func(yield func(Name) bool) {
 		for i := range many {
-			addrs := []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}
+			addrs := []netip.Addr{testenv.MeshAddr(i)}
 			if i%100 == 0 && !yield(Name{Name: fmt.Sprintf("other-%d.example.org", i), Addrs: addrs, Pointers: addrs, From: from}) {
 				return
 			}

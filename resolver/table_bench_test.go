@@ -28,18 +28,14 @@ func manyNames(n int, format Format) Source {
 		b.WriteString("names:\n")
 	}
 	for i := range n {
-		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		addr := testenv.MeshAddr(i)
 		if format == FormatYAML {
-			fmt.Fprintf(&b, "  %s: [%s]\n", manyName(i), addr)
+			fmt.Fprintf(&b, "  %s: [%s]\n", testenv.MeshName(i), addr)
 		} else {
-			fmt.Fprintf(&b, "%s %s\n", addr, manyName(i))
+			fmt.Fprintf(&b, "%s %s\n", addr, testenv.MeshName(i))
 		}
 	}
 	return Source{Path: "many", Data: b.Bytes(), Format: format}
-}
-
-func manyName(i int) string {
-	return fmt.Sprintf("service-%d.namespace-%d.svc.cluster-%d.example.org", i, i/10%1000, i%10)
 }
 
 func parsed(b *testing.B, src Source) *Table {
@@ -68,7 +64,7 @@ func BenchmarkTableLoad(b *testing.B) {
 		src := manyNames(million, format)
 		octets := 0
 		for i := range million {
-			octets += len(manyName(i)) + 2
+			octets += len(testenv.MeshName(i)) + 2
 		}
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
@@ -106,7 +102,7 @@ func BenchmarkSetFiles(b *testing.B) {
 		}
 	})
 	for name, edited := range map[string]Source{
-		"changed": with("192.0.2.1 "+manyName(million/2), "10.7.161.32 "+manyName(million/2)),
+		"changed": with("192.0.2.1 "+testenv.MeshName(million/2), "10.7.161.32 "+testenv.MeshName(million/2)),
 		"added":   with("192.0.2.1 new.example.org\n10.0.0.0 ", "10.0.0.0 "),
 	} {
 		for _, others := range []int{0, 1000} {
@@ -153,7 +149,7 @@ func BenchmarkTableAnswer(b *testing.B) {
 		for kind, prefix := range map[string]string{"there": "", "missing": "no"} {
 			var wires [1 << 16][]byte
 			for i := range wires {
-				wires[i] = pack(b, query(prefix+manyName(i*7919%size), dns.TypeA))
+				wires[i] = pack(b, query(prefix+testenv.MeshName(i*7919%size), dns.TypeA))
 			}
 			for _, batch := range []int{1, 4, mmsg.Size} {
 				b.Run(fmt.Sprintf("%s/%d/%d", kind, size, batch), func(b *testing.B) {
@@ -273,7 +269,7 @@ func asking(b *testing.B, s *Server, long time.Duration) (times []time.Duration)
 	path := s.own.newWirePath()
 	var wires [64][]byte
 	for i := range wires {
-		wires[i] = pack(b, query(manyName(i), 1))
+		wires[i] = pack(b, query(testenv.MeshName(i), 1))
 	}
 	end := time.Now().Add(long)
 	for i := 0; ; i++ {

@@ -257,7 +257,7 @@ func TestTableMemory(t *testing.T) {
 	const n = 100_000
 	own := 0
 	for i := range n {
-		own += len(manyName(i)) + 2
+		own += len(testenv.MeshName(i)) + 2
 	}
 	for name, format := range map[string]Format{"hosts": FormatHosts, "YAML": FormatYAML} {
 		src := manyNames(n, format)

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
 // table is how many names a server shall know itself, with an address each: tableName
@@ -28,14 +30,14 @@ func (t table) name(i int) string {
 	if t == one {
 		return tableName
 	}
-	return fmt.Sprintf("service-%d.namespace-%d.svc.cluster-%d.%s", i, i/10%1000, i%10, tableZone)
+	return testenv.MeshName(i)
 }
 
 func (t table) addr(i int) netip.Addr {
 	if t == one {
 		return netip.MustParseAddr(tableAddr)
 	}
-	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+	return testenv.MeshAddr(i)
 }
 
 // write makes a file of a head and of all names in a format, whose first argument is
