@@ -17,7 +17,8 @@
 //	table      one name that the server knows itself, over UDP and TCP
 //	cache      one name that an upstream has answered before
 //	forward    ever other names, which an upstream answers with TTL 0
-//	p99        of the latency at 5,000 queries a second, table over UDP
+//	p99        of the latency at 5,000 queries a second, table over UDP; and what each of
+//	           these queries costs, which comes alone ("alone")
 //	thousand   a thousand names that the server knows itself, asked for evenly, over UDP
 //	million    the same of a million
 //
@@ -39,7 +40,9 @@
 // with one call would hand whole batches to servers that read them. Debian's dnsperf
 // does the same and gives the same figures, but does not end at times when answers were
 // lost (2.10), and tells no percentiles. That of p99 sends on time and looks
-// for answers without sleeping.
+// for answers without sleeping, to each server for a tenth of a second in turn: p99 is of
+// all answers of all rounds, and what the machine does to some it does to all alike. What
+// is on its way when the load itself is held up is not counted.
 //
 //	main.go       flags
 //	rounds.go     who takes turns, and when

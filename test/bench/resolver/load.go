@@ -43,42 +43,50 @@ func (l *load) ask(tb testing.TB, s *server, r row, round int) sample {
 	case rowThousand, rowMillion:
 		what = []string{strconv.Itoa(int(s.table)), strconv.Itoa(round)}
 	}
-	before, err := s.cpu()
-	if err != nil {
-		tb.Fatalf("measure %s: %v", s.name, err)
-	}
+	before := s.cpu(tb)
 	var got tally
-	l.run(tb, &got, roleFlood, append([]string{s.addr.String(), network, strconv.Itoa(l.seconds)}, what...)...)
-	after, err := s.cpu()
-	if err != nil {
-		tb.Fatalf("measure %s: %v", s.name, err)
-	}
+	l.run(tb, l.seconds, &got, roleFlood, append([]string{s.addr.String(), network, strconv.Itoa(l.seconds)}, what...)...)
+	took := s.cpu(tb) - before
 	if got.Answered == 0 || got.Wrong > got.Answered/100 {
 		tb.Fatalf("ask %s for %s: %d answers, %d of them wrong, %d lost", s.name, r, got.Answered, got.Wrong, got.Lost)
 	}
-	return sample{cpu: (after - before) / time.Duration(got.Answered), rate: float64(got.Answered) / got.Took.Seconds(), lost: got.Lost}
+	return sample{cpu: took / time.Duration(got.Answered), rate: float64(got.Answered) / got.Took.Seconds(), lost: got.Lost}
 }
 
-// pace asks at a fixed rate. For as long as it does, server and load go before every
-// other process: latency is what a busy machine changes most. Little is taken from the
-// others, since the server is idle nearly all of the time.
-func (l *load) pace(tb testing.TB, s *server, rate int) latency {
+// pace asks servers in turn at a fixed rate, each for as long as a turn, and returns what
+// clients saw of each and what it cost there. For as long as that takes, servers and load go
+// before every other process: latency is what a busy machine changes most. Little is taken
+// from the others, since a server is idle nearly all of the time.
+func (l *load) pace(tb testing.TB, servers []*server, rate int) ([]latency, []sample) {
 	tb.Helper()
-	s.schedule(tb, unix.SCHED_RR)
-	defer s.schedule(tb, unix.SCHED_NORMAL)
-	var result latency
-	l.run(tb, &result, rolePace, s.addr.String(), strconv.Itoa(rate), strconv.Itoa(rate*l.seconds))
-	return result
+	args := []string{strconv.Itoa(rate), strconv.Itoa(rate * l.seconds / paceTurn)}
+	costs := make([]sample, len(servers))
+	for i, s := range servers {
+		s.schedule(tb, unix.SCHED_RR)
+		defer s.schedule(tb, unix.SCHED_NORMAL)
+		args = append(args, s.addr.String())
+		costs[i] = sample{cpu: -s.cpu(tb), rate: float64(rate)}
+	}
+	var seen []latency
+	l.run(tb, l.seconds*len(servers), &seen, rolePace, args...)
+	for i, s := range servers {
+		if len(seen[i].Took) == 0 {
+			tb.Fatalf("ask %s at %d queries a second: no answers", s.name, rate)
+		}
+		costs[i].lost = seen[i].Lost
+		costs[i].cpu = (costs[i].cpu + s.cpu(tb)) / time.Duration(len(seen[i].Took))
+	}
+	return seen, costs
 }
 
 // run runs a load on its processor and reads what it prints.
-func (l *load) run(tb testing.TB, into any, role string, args ...string) {
+func (l *load) run(tb testing.TB, seconds int, into any, role string, args ...string) {
 	tb.Helper()
 	var out bytes.Buffer
 	cmd := testenv.Command(tb, role, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	pin(tb, loadCPU, func() { l.ns.Start(cmd) })
-	err := wait(cmd, time.Duration(l.seconds)*time.Second+loadGrace)
+	err := wait(cmd, time.Duration(seconds)*time.Second+loadGrace)
 	if err == nil {
 		err = json.Unmarshal(out.Bytes(), into)
 	}

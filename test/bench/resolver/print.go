@@ -42,13 +42,14 @@ func (r report) print(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "CPU µs of the server a query (thousand queries/s), median of %d rounds\n", r.Rounds)
 	fmt.Fprint(t, "\t")
-	for _, row := range rows() {
+	columns := append(rows(), rowAlone)
+	for _, row := range columns {
 		fmt.Fprintf(t, "%s\t", row)
 	}
 	fmt.Fprint(t, "p50 µs\tp99 µs\tMiB\t\n")
 	for _, res := range r.Results {
 		fmt.Fprintf(t, "%s\t", res.Server)
-		for _, row := range rows() {
+		for _, row := range columns {
 			cell := ""
 			if cpu, ok := res.CPU[row]; ok {
 				cell = fmt.Sprintf("%.1f (%.0f)", cpu, res.Rate[row]/1000)
@@ -74,10 +75,10 @@ func (r report) print(w io.Writer) {
 		fmt.Fprintf(w, "%s: %.2f of %s (goal: at most %.2f)\n", g.Row, g.Ratio, g.To, g.Most)
 	}
 	if ours, best := find(r.Results, "dnsteer"), bestP99(r.Results); ours != nil && best != nil && ours.P99 > 0 {
-		fmt.Fprintf(w, "p99 at %d queries/s: %.0f µs, best peer %s %.0f µs\n", pacedRate, ours.P99, best.Server, best.P99)
+		fmt.Fprintf(w, "p99 at %d queries/s: %.2f of %s, the best peer\n", pacedRate, ours.P99/best.P99, best.Server)
 	}
 	for _, res := range r.Results {
-		lost := res.PacedLost
+		lost := 0
 		for _, n := range res.Lost {
 			lost += n
 		}

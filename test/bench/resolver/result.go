@@ -10,21 +10,20 @@ import (
 
 // result is what one server did in all rounds.
 type result struct {
-	Server    string          `json:"server"`
-	CPU       map[row]float64 `json:"cpu_us_per_query"`
-	Rate      map[row]float64 `json:"queries_per_second"`
-	Lost      map[row]int     `json:"lost"`
-	P50       float64         `json:"p50_us"`
-	P99       float64         `json:"p99_us"`
-	PacedLost int             `json:"paced_lost"`
-	Resident  float64         `json:"resident_mib"`        // with one name, before the first query; 0 if not measured
-	Growth    float64         `json:"million_of_thousand"` // CPU of a query; 0 if not measured
+	Server   string          `json:"server"`
+	CPU      map[row]float64 `json:"cpu_us_per_query"`
+	Rate     map[row]float64 `json:"queries_per_second"`
+	Lost     map[row]int     `json:"lost"`
+	P50      float64         `json:"p50_us"`
+	P99      float64         `json:"p99_us"`
+	Resident float64         `json:"resident_mib"`        // with one name, before the first query; 0 if not measured
+	Growth   float64         `json:"million_of_thousand"` // CPU of a query; 0 if not measured
 
 	samples map[row][]sample
-	paced   []latency
+	paced   latency
 }
 
-// settle takes the medians.
+// settle takes the medians of the rounds; of latency, the quantiles of all answers.
 func (r *result) settle() {
 	r.CPU, r.Rate, r.Lost = make(map[row]float64), make(map[row]float64), make(map[row]int)
 	for row, samples := range r.samples {
@@ -35,11 +34,21 @@ func (r *result) settle() {
 		}
 	}
 	r.Growth = ratio(r.samples[rowMillion], r.samples[rowThousand])
-	r.P50 = median(r.paced, func(l latency) float64 { return micros(l.P50) })
-	r.P99 = median(r.paced, func(l latency) float64 { return micros(l.P99) })
-	for _, l := range r.paced {
-		r.PacedLost += l.Lost
+	r.P50, r.P99 = r.paced.quantile(50), r.paced.quantile(99)
+}
+
+func (l *latency) add(more latency) {
+	l.Took, l.Lost = append(l.Took, more.Took...), l.Lost+more.Lost
+}
+
+// quantile is what so many of a hundred answers took at most, in microseconds; 0 if there
+// were none.
+func (l *latency) quantile(percent int) float64 {
+	if len(l.Took) == 0 {
+		return 0
 	}
+	slices.Sort(l.Took)
+	return micros(l.Took[(len(l.Took)-1)*percent/100])
 }
 
 func (s sample) micros() float64     { return micros(s.cpu) }

@@ -59,7 +59,8 @@ func (b *bench) measure(tb testing.TB, stop func() bool) report {
 	return r.rep
 }
 
-// small gives each server with one name a turn in each row, and one at the fixed rate.
+// small gives each server with one name a turn in each row, and at the fixed rate many
+// short ones.
 func (r *rounds) small(installed []*server) {
 	latency := among(r.rows, rowLatency)
 	var running []*server
@@ -82,9 +83,12 @@ func (r *rounds) small(installed []*server) {
 				}
 			}
 		}
-		for _, s := range running {
-			if latency && !r.stop() {
-				r.result(s).paced = append(r.result(s).paced, r.load.pace(r.tb, s, pacedRate))
+		if latency && !r.stop() {
+			seen, costs := r.load.pace(r.tb, running, pacedRate)
+			for i, s := range running {
+				res := r.result(s)
+				res.paced.add(seen[i])
+				res.samples[rowAlone] = append(res.samples[rowAlone], costs[i])
 			}
 		}
 	})
@@ -102,7 +106,7 @@ func (r *rounds) large(installed []*server) {
 			}
 			r.say("start %s with %d names, for at most %s", s.name, names, longTimeout)
 			err := r.start(s)
-			cpu, _ := s.cpu()
+			cpu := s.cpu(r.tb)
 			if err != nil {
 				r.miss("%s with %d names, after %.1f s of CPU: %v", s.name, names, cpu.Seconds(), err)
 				continue

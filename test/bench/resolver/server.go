@@ -43,6 +43,8 @@ const (
 	rowForward  row = "forward"
 	rowThousand row = "thousand"
 	rowMillion  row = "million"
+	// rowAlone is no row to ask for: it is what a query costs where latency is measured.
+	rowAlone row = "alone"
 )
 
 func rows() []row {
@@ -222,18 +224,21 @@ func pin(tb testing.TB, cpu int, f func()) {
 }
 
 // cpu is the processor time that the server has had.
-func (s *server) cpu() (time.Duration, error) {
+func (s *server) cpu(tb testing.TB) time.Duration {
+	tb.Helper()
 	text, err := os.ReadFile(filepath.Join(s.cgroup.Path, "cpu.stat"))
 	if err != nil {
-		return 0, err
+		tb.Fatalf("measure %s: %v", s.name, err)
 	}
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, "usage_usec "); ok {
-			usec, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
-			return time.Duration(usec) * time.Microsecond, err
+			if usec, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64); err == nil {
+				return time.Duration(usec) * time.Microsecond
+			}
 		}
 	}
-	return 0, fmt.Errorf("no usage_usec in cpu.stat of %s", s.name)
+	tb.Fatalf("measure %s: no usage_usec in cpu.stat", s.name)
+	return 0
 }
 
 // schedule puts all threads of the server under a policy of the scheduler.
