@@ -208,12 +208,13 @@ type killedBy syscall.Signal
 
 func (k killedBy) Error() string { return "ended by " + syscall.Signal(k).String() }
 
-// die does it. It returns the code by which shells know that signal if that signal does
-// not end a process by default, or if Go's runtime would end it with a report of its own.
+// die does it. It returns the code by which shells know that signal where Go's runtime
+// would take no notice of it, or end with a report of its own: only four are left to it.
 func (k killedBy) die() exitCode {
 	sig, code := syscall.Signal(k), exitCode(128+int(k))
 	switch sig {
-	case unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGSEGV, unix.SIGSYS, unix.SIGTRAP, unix.SIGQUIT:
+	case unix.SIGHUP, unix.SIGINT, unix.SIGKILL, unix.SIGTERM:
+	default:
 		return code
 	}
 	signal.Reset(sig)
