@@ -62,6 +62,7 @@ func (h *host) exec(ctx context.Context, path string, args []string, as identity
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
 	defer signal.Stop(signals)
+	outliveReaders()
 	cgroup, err := makeCgroup()
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
@@ -277,3 +278,7 @@ func listen(first uint16, tries int) (*loader.Listeners, error) {
 	}
 	return nil, err
 }
+
+// outliveReaders lets us go on when nobody reads stderr any more: of "dnsteer run 2>&1 | tee
+// log", Ctrl-C ends tee first, and SIGPIPE would end us half-way.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE) }

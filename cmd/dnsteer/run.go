@@ -80,6 +80,7 @@ func runCommand(ctx context.Context, e env, args []string) error {
 func (s *service) run(ctx context.Context) error {
 	ctx, cancel := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer cancel()
+	outliveReaders()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
 	defer signal.Stop(hup)

@@ -52,6 +52,7 @@ func workerCommand(ctx context.Context, e env, args []string) error {
 	if len(args) != 2 {
 		return usageError{"worker: only dnsteer itself starts it", "worker"}
 	}
+	outliveReaders()
 	files, err := inherited(controlFD+1, args[0])
 	if err != nil {
 		return err

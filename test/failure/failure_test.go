@@ -3,12 +3,16 @@
 package failure
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/test/dnsteer"
 	"github.com/dnsteer/dnsteer/test/testenv"
@@ -167,4 +171,30 @@ func TestUnload(t *testing.T) {
 	}
 	assertAnswered(t, load.stop(0))
 	assertAnswered(t, far.stop(0))
+}
+
+// TestRunWithoutReader ends dnsteer run when nobody reads what it prints any more, as Ctrl-C
+// does it with "dnsteer run 2>&1 | tee log": it cleans up all the same.
+func TestRunWithoutReader(t *testing.T) {
+	w := newWorld(t)
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	cmd := w.place.Command(t, "run", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs)
+	cmd.Stdout, cmd.Stderr = writer, writer
+	w.place.Start(t, cmd)
+	writer.Close()
+	if line, err := bufio.NewReader(reader).ReadString('\n'); err != nil || !strings.Contains(line, "steering ") {
+		t.Errorf("it says %q, %v", line, err)
+	}
+	reader.Close()
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	dnsteer.AssertGone(t, w.place, w.bpffs)
 }
