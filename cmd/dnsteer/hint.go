@@ -6,8 +6,6 @@ import (
 	"errors"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/dnsteer/dnsteer/loader"
 )
 
@@ -29,9 +27,12 @@ func withHint(err error, hint string) error { return hinted{err, hint} }
 func hintFor(err error) string {
 	var h hinted
 	var preflight *loader.PreflightError
+	var notRun cannotRun
 	switch {
 	case errors.As(err, &h):
 		return h.hint
+	case errors.As(err, &notRun): // it is CMD that lacks something
+		return ""
 	case errors.As(err, &preflight):
 		return preflight.Findings[0].Remedy
 	case errors.Is(err, errNotRoot):
@@ -52,8 +53,6 @@ func hintFor(err error) string {
 		return "'dnsteer check' shows who: that program has to go, or to be attached by link or with BPF_F_ALLOW_MULTI"
 	case errors.Is(err, loader.ErrNoBTF):
 		return "'dnsteer check' shows why; it takes a kernel with CONFIG_DEBUG_INFO_BTF that is not locked down"
-	case errors.Is(err, unix.EADDRINUSE):
-		return "'ss -lnup sport = :15053' shows who has it; --port chooses another, --resolver=none steers to the one that is there"
 	case errors.Is(err, os.ErrPermission):
 		return "'dnsteer check' shows what is missing"
 	}

@@ -10,9 +10,10 @@
 //	status.go, leaks.go, check.go, query.go   what only looks
 //	host.go      the privileged side of exec and run: datapath, listeners, worker
 //	worker.go    the unprivileged side: the resolver
+//	supervise.go, pulse.go, restarts.go   a worker that ends or hangs, and the next one
 //	control.go   what the two say to each other
 //	page.go      what operators look at: metrics, health, profiles
-//	names.go, resolvconf.go, user.go, cgroup.go   their inputs
+//	flags.go, names.go, user.go, cgroup.go   their inputs
 package main
 
 import (

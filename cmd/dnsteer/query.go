@@ -5,8 +5,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -38,8 +40,11 @@ func queryCommand(ctx context.Context, e env, args []string) error {
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
 	answer, err := resolver.Query(ctx, server, fs.Arg(0), qtype, *tcp)
-	if err != nil {
+	if errors.As(err, new(net.Error)) {
 		return withHint(err, fmt.Sprintf("does a resolver of dnsteer listen on %s in this network namespace? 'dnsteer status' tells", server))
+	}
+	if err != nil {
+		return err
 	}
 	if *asJSON {
 		return printJSON(e, answer)

@@ -30,8 +30,11 @@ func (h *host) listenPatiently(port uint16) (*loader.Listeners, error) {
 	deadline := time.Now().Add(portPatience)
 	for told := false; ; told = true {
 		listeners, err := loader.Listen(port)
-		if err == nil || !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+		if err == nil || !errors.Is(err, unix.EADDRINUSE) {
 			return listeners, err
+		}
+		if time.Now().After(deadline) {
+			return nil, withHint(err, fmt.Sprintf("'ss -lntup sport = :%d' shows who has it; --port chooses another, --resolver=none steers to the one that is there", port))
 		}
 		if !told {
 			h.say("port %d is taken; waiting up to %v", port, portPatience)

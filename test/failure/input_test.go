@@ -194,6 +194,13 @@ func TestPortTaken(t *testing.T) {
 	if err := cmd.Wait(); exitOf(err) != 1 || !strings.Contains(stderr.String(), "address already in use") || !strings.Contains(stderr.String(), "--resolver=none") {
 		t.Errorf("run: %v\n%s", err, &stderr)
 	}
+	cmd = w.place.Command(t, "run", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs, "--port", "15054", "--metrics", "127.0.0.1:15053")
+	stderr.Reset()
+	cmd.Stderr = &stderr
+	w.place.Start(t, cmd)
+	if err := cmd.Wait(); exitOf(err) != 1 || !strings.Contains(stderr.String(), "serve metrics: ") || strings.Contains(stderr.String(), "hint: ") {
+		t.Errorf("run with the address of metrics taken: %v\n%s", err, &stderr)
+	}
 	dnsteer.AssertGone(t, w.place, w.bpffs)
 }
 
