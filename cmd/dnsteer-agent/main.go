@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"strings"
 
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/privilege"
@@ -56,6 +57,10 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	}
 	if err := os.MkdirAll(s.runDir(), 0o700); err != nil { // root's, as what is in it
 		return fmt.Errorf("make directory of the agent: %w", err)
+	}
+	// While we may: the capability is not kept.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise RLIMIT_MEMLOCK, which takes CAP_SYS_RESOURCE before Linux 5.11: %w", err)
 	}
 	// By their group and user the agent's own queries are exempt, in every namespace.
 	if err := privilege.Drop(loader.DefaultOwner, log); err != nil {
