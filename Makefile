@@ -27,7 +27,7 @@ RACE := $(if $(shell command -v gcc),-race)
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-build: ## build bin/dnsteer
+build: ## build bin/dnsteer, bin/dnsteer-agent and bin/dnsteer-cni
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
 image: build ## write bin/dnsteer-image.tar, the container image (IMAGE=name:tag)
