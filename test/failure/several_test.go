@@ -75,7 +75,8 @@ func TestRunOnWhatWasLoaded(t *testing.T) {
 	if n := dnsteer.Attached(t, w.place.Cgroup); n != 8 {
 		t.Errorf("%d programs are attached after a run that failed, want 8", n)
 	}
-	s := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts)
+	s := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts, "--only", "192.0.2.99")
+	s.AwaitStderr("its --only and --except stay\ndnsteer: warning: --only")
 	cmd = w.place.Command(t, "unload", "--force", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs)
 	w.place.Start(t, cmd)
 	if err := cmd.Wait(); err != nil {
