@@ -23,8 +23,12 @@ func (c *Cluster) AwaitRemoved(patience time.Duration) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	began, synced := time.Now(), time.Time{}
-	for c.owners.Load() != nil {
-		removed, known := c.isRemoved()
+	for c.opts.Self != "" {
+		owners := c.owners.Load()
+		if owners != nil && len(*owners) == 0 {
+			return false
+		}
+		removed, known := isRemoved(owners)
 		if removed {
 			return true
 		}
@@ -44,9 +48,12 @@ func (c *Cluster) AwaitRemoved(patience time.Duration) bool {
 const firstWordTime = 10 * time.Second
 
 // isRemoved tells whether one of the owners is gone or going, and whether all are known.
-func (c *Cluster) isRemoved() (removed, known bool) {
+func isRemoved(owners *[]cache.SharedIndexInformer) (removed, known bool) {
+	if owners == nil {
+		return false, false
+	}
 	known = true
-	for _, owner := range *c.owners.Load() {
+	for _, owner := range *owners {
 		if !owner.HasSynced() {
 			known = false
 			continue
@@ -74,6 +81,8 @@ func (c *Cluster) watchOwner(ctx context.Context) {
 			if name != "" {
 				c.opts.Log.Info("watch for the removal of our DaemonSet", "daemonset", namespace+"/"+name)
 				c.runOwners(ctx, c.informer(daemonSets, namespace, named(name)), c.informer(namespaces, "", named(namespace)))
+			} else {
+				c.owners.Store(new([]cache.SharedIndexInformer))
 			}
 			return
 		}

@@ -51,7 +51,7 @@ type Cluster struct {
 
 	mu      sync.Mutex
 	failing map[schema.GroupVersionResource]string      // what was logged last
-	owners  atomic.Pointer[[]cache.SharedIndexInformer] // of our pod; nil while there is none
+	owners  atomic.Pointer[[]cache.SharedIndexInformer] // of our pod; nil while it is not known
 }
 
 // Open reads the options. It asks the API server nothing yet.
