@@ -25,6 +25,7 @@ type agent struct {
 	server   *resolver.Server // of all pods
 	names    *resolver.Names  // what it answers itself
 	files    *resolver.Layer  // of names, the first
+	read     string           // what files were when they were read
 	sources  *names.Sources   // of the other layers; nil: there are none
 	cluster  *cluster.Cluster // nil: there is no API server to ask
 	policy   policy
@@ -71,7 +72,7 @@ func (a *agent) Add(ctx context.Context, at cnirpc.Attachment) error {
 	}
 	p = a.meet(p)
 	p.attach(at)
-	if proc.IsAt(a.onNode(at.Path), p.ns) {
+	if is, _ := a.isAt(at.Path, p.ns); is {
 		p.path = at.Path
 	}
 	a.attachments[at.ID] = p

@@ -154,6 +154,40 @@ func TestGone(t *testing.T) {
 	agent.end(t, unix.SIGTERM)
 }
 
+// In a container the node's files are below another root, where /var/run is a link to /run:
+// the runtime's paths mean what they mean there.
+func TestHostRoot(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	root := filepath.Join(w.dir, "node")
+	mount := filepath.Join(root, "run/netns/pod")
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(mount), 0o755), os.Mkdir(filepath.Join(root, "var"), 0o755),
+		os.Symlink("/run", filepath.Join(root, "var/run"))); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, mount, "")
+	if err := unix.Mount(pod.Path(), mount, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
+	agent := w.start(t, testenv.NewNetNS(t), "-host-root", root)
+	at := podAttachment(t, pod, "pod", "192.0.2.53")
+	at.Path = "/var/run/netns/pod"
+	if err := w.client().Add(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	agent.end(t, unix.SIGKILL)
+	agent = w.start(t, testenv.NewNetNS(t), "-host-root", root)
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	if err := unix.Unmount(mount, unix.MNT_DETACH); err != nil { // as a runtime does
+		t.Fatal(err)
+	}
+	agent.letsGo(t, pod)
+	agent.end(t, unix.SIGTERM)
+}
+
 // letsGo returns when the agent has left a namespace, its port too.
 func (p *process) letsGo(t testing.TB, ns *testenv.NetNS) {
 	t.Helper()

@@ -14,8 +14,8 @@ import (
 	"github.com/dnsteer/dnsteer/cmd/internal/resolvconf"
 )
 
-// settle makes of a pod what policy wants it to be. It may give up mu meanwhile.
-func (a *agent) settle(p *pod) error {
+// decide says what policy wants of a pod, as it is known now.
+func (a *agent) decide(p *pod) {
 	if a.cluster != nil {
 		if known, ok := a.cluster.Pod(p.UID); ok {
 			p.known = &known
@@ -23,6 +23,11 @@ func (a *agent) settle(p *pod) error {
 		}
 	}
 	p.decision = a.policy.decide(p.facts())
+}
+
+// settle makes of a pod what policy wants it to be. It may give up mu meanwhile.
+func (a *agent) settle(p *pod) error {
+	a.decide(p)
 	if p.scope != nil && !p.decision.steer {
 		return a.endScope(p)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
 	"github.com/dnsteer/dnsteer/resolver"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
@@ -201,6 +202,28 @@ func TestOwnResolver(t *testing.T) {
 	})
 	agent := <-started
 	w.becomes(t, pod, fromTab)
+	agent.end(t, unix.SIGTERM)
+}
+
+// Who answers is what the pod's annotation says now, not what it said at first.
+func TestResolverChanges(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	agent := w.start(t, testenv.NewNetNS(t))
+	at := podAttachment(t, pod, "pod", "192.0.2.53")
+	for _, step := range []struct{ resolver, want string }{
+		{"pod", "198.51.100.53"}, // nobody listens
+		{"node", fromTab},
+		{"pod", "198.51.100.53"},
+	} {
+		at.Annotations = map[string]string{cluster.Resolver: step.resolver}
+		if err := w.client().Add(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		w.becomes(t, pod, step.want)
+	}
 	agent.end(t, unix.SIGTERM)
 }
 

@@ -61,7 +61,8 @@ func (a *agent) reconcile() {
 	}
 }
 
-// look brings what is known into line with what is seen, and returns all pods.
+// look brings what is known into line with what is seen, and returns all pods. Where nothing
+// could be seen (nil), no pod has gone for that.
 func (a *agent) look(seen map[string]proc.Sighting) []*pod {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -71,7 +72,7 @@ func (a *agent) look(seen map[string]proc.Sighting) []*pod {
 	a.detachGone()
 	attached := make(map[string]*pod) // by UID
 	for _, p := range a.pods {
-		if !p.isNode {
+		if !p.isNode && seen != nil {
 			p.pid = 0
 		}
 		if p.UID != "" && len(p.attachments) > 0 {
@@ -102,7 +103,10 @@ func (a *agent) look(seen map[string]proc.Sighting) []*pod {
 // detachGone forgets the attachments whose namespace the runtime has taken away.
 func (a *agent) detachGone() {
 	for id, p := range a.attachments {
-		if p.path == "" || proc.IsAt(a.onNode(p.path), p.ns) {
+		if p.path == "" {
+			continue
+		}
+		if is, err := a.isAt(p.path, p.ns); is || err != nil {
 			continue
 		}
 		a.log.Info("forget a pod that has gone", "container", id.ContainerID)
@@ -154,8 +158,10 @@ func (a *agent) settleOne(p *pod) (late bool) {
 	if a.pods[p.ns] != p || a.closed {
 		return false
 	}
-	a.checkForeign(p)
-	had, known := p.scope != nil, p.known
+	known := p.known
+	a.decide(p)
+	a.checkResolver(p)
+	had := p.scope != nil
 	err := a.settle(p)
 	text := ""
 	if err != nil {
@@ -171,17 +177,22 @@ func (a *agent) settleOne(p *pod) (late bool) {
 	return !had && p.scope != nil && p.pid != 0
 }
 
-// checkForeign ends the scope of a pod whose own resolver is not what it was: what comes
-// next is settled anew.
-func (a *agent) checkForeign(p *pod) {
-	s, ok := p.scope.(*podScope)
-	if !ok {
+// checkResolver ends the scope of a pod whose own resolver is not what it was, or that another
+// resolver is to answer: what comes next is settled anew.
+func (a *agent) checkResolver(p *pod) {
+	switch s := p.scope.(type) {
+	case *nodeScope:
+		if !p.decision.foreign {
+			return
+		}
+	case *podScope: // one that listens has taken the port, whatever policy says
+		if (p.decision.foreign || s.listens) && s.isSame() {
+			return
+		}
+	default:
 		return
 	}
-	if s.isSame() {
-		return
-	}
-	p.logger(a.log).Info("the pod's own resolver has come or gone")
+	p.logger(a.log).Info("another resolver is to answer a pod")
 	if err := a.endScope(p); err != nil {
 		p.logger(a.log).Warn("end scope", "err", err)
 	}

@@ -3,15 +3,66 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
 )
 
-// onNode is where a path of the node is seen from here.
-func (a *agent) onNode(path string) string { return filepath.Join(a.root, path) }
+// onNode opens what a path of the node names, whose files are at root, for its identity
+// alone. A link there means what it does there: /var/run is "/run", which from here may be
+// another directory.
+func onNode(root, path string) (*os.File, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", root, err)
+	}
+	defer unix.Close(dir)
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(dir, path, &how)
+	for range 100 { // while somebody renames or mounts, it does not look behind ".."
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		fd, err = unix.Openat2(dir, path, &how)
+	}
+	if errors.Is(err, unix.EXDEV) { // by a link of /proc, which leads to the same from anywhere
+		fd, err = unix.Open(filepath.Join(root, path), unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s in %s: %w", path, root, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openOnNode opens the network namespace that a path of the node names.
+func openOnNode(root, path string) (*os.File, error) {
+	f, err := onNode(root, path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return cnirpc.OpenNamespace(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+}
+
+// isAt tells whether a path of the node names a namespace. After an error nobody knows.
+func (a *agent) isAt(path string, ns proc.NamespaceID) (bool, error) {
+	f, err := onNode(a.root, path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	now, err := proc.Identify(f)
+	return now == ns, err
+}
 
 // restore makes known again what an agent before us was told. Whether those pods are
 // steered is then for reconcile to say.
@@ -31,7 +82,7 @@ func (a *agent) restore() {
 }
 
 func (a *agent) restoreOne(r record) error {
-	f, err := cnirpc.OpenNamespace(a.onNode(r.Attachment.Path))
+	f, err := openOnNode(a.root, r.Attachment.Path)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -90,21 +89,19 @@ func (s *settings) removeRoutes(port uint16) error {
 	if err != nil {
 		return err
 	}
-	var paths []string
-	for _, pod := range seen {
-		paths = append(paths, pod.Path)
-	}
-	for _, r := range (store{s.state}).all() {
-		paths = append(paths, filepath.Join(s.root, r.Attachment.Path))
-	}
 	var errs []error
-	for _, path := range paths {
-		f, err := cnirpc.OpenNamespace(path)
+	remove := func(f *os.File, err error) {
 		if err != nil {
-			continue // it has gone
+			return // it has gone
 		}
 		errs = append(errs, h.within(f, func() error { return loader.RemoveTagRoute(port) }))
 		_ = f.Close()
+	}
+	for _, pod := range seen {
+		remove(cnirpc.OpenNamespace(pod.Path))
+	}
+	for _, r := range (store{s.state}).all() {
+		remove(openOnNode(s.root, r.Attachment.Path))
 	}
 	return errors.Join(errs...)
 }

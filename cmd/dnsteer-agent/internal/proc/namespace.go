@@ -28,12 +28,6 @@ func Identify(f *os.File) (NamespaceID, error) {
 	return NamespaceID{uint64(st.Dev), st.Ino}, nil
 }
 
-// IsAt tells whether a namespace is what a path names.
-func IsAt(path string, id NamespaceID) bool {
-	var st unix.Stat_t
-	return unix.Stat(path, &st) == nil && id == NamespaceID{st.Dev, st.Ino}
-}
-
 // namespaceOf returns the network namespace of a process: the path to open it by, and
 // its ID. It is false if the process has ended.
 func namespaceOf(proc string, pid int) (path string, id NamespaceID, ok bool) {

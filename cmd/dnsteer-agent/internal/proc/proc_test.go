@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -73,6 +74,7 @@ func startPod(t *testing.T, cg *testenv.Cgroup, name string, ns *testenv.NetNS, 
 const (
 	uidA = "8f2d1c3e-0a1b-4c5d-9e8f-000000000001"
 	uidB = "8f2d1c3e-0a1b-4c5d-9e8f-000000000002"
+	uidC = "8f2d1c3e-0a1b-4c5d-9e8f-000000000003"
 	uidS = "0123456789abcdef0123456789abcdef" // of a static pod
 )
 
@@ -109,7 +111,8 @@ func TestScan(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got[uid].Namespace != id || !IsAt(got[uid].Path, id) {
+			var st unix.Stat_t
+			if err := unix.Stat(got[uid].Path, &st); err != nil || got[uid].Namespace != id || id != (NamespaceID{st.Dev, st.Ino}) {
 				t.Errorf("%s: saw %+v, want %v", uid, got[uid], id)
 			}
 		}
@@ -120,16 +123,25 @@ func TestScan(t *testing.T) {
 	startPod(t, cg, "kubepods/burstable/pod"+uidA+"/c2", nsA, "/", "nested")
 	_, endB := startPod(t, cg, "kubepods.slice/kubepods-pod"+strings.ReplaceAll(uidB, "-", "_")+".slice/cri-1.scope", nsB, "/")
 	startPod(t, cg, "kubepods/besteffort/pod"+uidS+"/c1", nsS, "/")
-	startPod(t, cg, "system.slice/podman-"+uidS, testenv.NewNetNS(t), "/")
+	nsC := testenv.NewNetNS(t)
+	late, _ := startPod(t, cg, "system.slice/podman-"+uidS, nsC, "/")
 	startPod(t, other, "kubepods/pod8f2d1c3e-0a1b-4c5d-9e8f-000000000009/c1", testenv.NewNetNS(t), "/")
 	got := expect(map[string]*testenv.NetNS{uidA: nsA, uidB: nsB, uidS: nsS})
 	if got[uidA].PID != first.Process.Pid {
 		t.Errorf("the oldest of %s is not the pod's: %+v", uidA, got[uidA])
 	}
+	// A runtime may move a process into the pod's cgroup when it has its namespace already.
+	_, endC := startPod(t, cg, "kubepods/pod"+uidC+"/c1", nsC, "/")
+	procs := filepath.Join(cg.Path, "kubepods/pod"+uidC, "c1/cgroup.procs")
+	if err := os.WriteFile(procs, []byte(strconv.Itoa(late.Process.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	endC()
+	expect(map[string]*testenv.NetNS{uidA: nsA, uidB: nsB, uidC: nsC, uidS: nsS})
 	endB()
-	expect(map[string]*testenv.NetNS{uidA: nsA, uidS: nsS})
+	expect(map[string]*testenv.NetNS{uidA: nsA, uidC: nsC, uidS: nsS})
 	endFirst() // now there is but the one that made a namespace for itself
-	if got, err := scanner.Scan(); err != nil || len(got) != 2 || got[uidA].PID == first.Process.Pid {
+	if got, err := scanner.Scan(); err != nil || len(got) != 3 || got[uidA].PID == first.Process.Pid {
 		t.Errorf("after the first process: %v, %v", got, err)
 	}
 }

@@ -18,7 +18,8 @@ type Sighting struct {
 }
 
 // Scanner looks for pods. It remembers the processes that it has seen, so that a scan of
-// a node where nothing happens costs one stat for each process. It is for one goroutine.
+// a node where nothing happens costs one stat for each process; one that has a network of
+// its own and is of no pod is looked at again. It is for one goroutine.
 type Scanner struct {
 	proc   string
 	cgroup string // only processes in it, or below it; as /proc/PID/cgroup writes it
@@ -59,7 +60,8 @@ func (s *Scanner) Scan() (map[string]Sighting, error) {
 			continue
 		}
 		p, ok := s.known[pid]
-		if !ok || p.namespace != id {
+		// Of no pod is what could not be read, or what its runtime has not moved yet.
+		if !ok || p.namespace != id || p.podUID == "" && id != s.own {
 			p = s.look(pid, id)
 		}
 		alive[pid] = p
