@@ -93,16 +93,25 @@ type door struct {
 }
 
 // open hands over to whoever comes, until one has taken over or ctx ends. It returns
-// whether one has.
-func (d *door) open(ctx context.Context) bool {
+// whether one has. With an error none has, and we have nothing any more.
+func (d *door) open(ctx context.Context) (relieved bool, err error) {
 	defer context.AfterFunc(ctx, func() { _ = d.listener.SetDeadline(time.Unix(1, 0)) })()
+	told := ""
 	for {
 		conn, err := d.listener.AcceptUnix()
-		if err != nil {
-			if ctx.Err() == nil {
-				d.agent.log.Error("no agent can take over", "err", err)
+		if ctx.Err() != nil && err != nil {
+			return false, nil
+		}
+		if err != nil { // there is no descriptor left, or the like
+			if told != err.Error() {
+				d.agent.log.Warn("no agent can take over now", "err", err)
+				told = err.Error()
 			}
-			return false
+			select {
+			case <-ctx.Done():
+			case <-time.After(askInterval):
+			}
+			continue
 		}
 		c, err := handover.Accept(conn)
 		if err != nil {
@@ -112,7 +121,10 @@ func (d *door) open(ctx context.Context) bool {
 		err = d.handOver(c, context.AfterFunc(ctx, c.Close))
 		c.Close()
 		if err == nil {
-			return true
+			return true, nil
+		}
+		if ctx.Err() == nil && errors.Is(err, errNotTaken) {
+			return true, err
 		}
 		if ctx.Err() == nil {
 			d.agent.log.Warn("go on: the next agent has not taken over", "err", err)
@@ -139,7 +151,11 @@ func (d *door) handOver(c *handover.Conn, stop func() bool) error {
 	defer d.agent.turn.Unlock()
 	if err := d.give(c, m.Word == wordEnd, stop); err != nil {
 		d.agent.reclaim()
-		return errors.Join(err, d.mark(false), d.plugins.resume())
+		err = errors.Join(err, d.mark(false), d.plugins.resume())
+		if m.Word == wordEnd { // the datapath may be gone, or another
+			err = errors.Join(errNotTaken, err)
+		}
+		return err
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/handover"
+	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -118,6 +119,34 @@ func TestHandOverLayout(t *testing.T) {
 	}
 	first.end(t, unix.SIGTERM)
 	next.end(t, unix.SIGTERM)
+}
+
+// The next agent dies after it has unloaded a datapath of another layout: the old one begins
+// anew, with one of its own.
+func TestHandOverLayoutBreaks(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	agent := w.start(t, testenv.NewNetNS(t))
+	pods := w.twoPods(t)
+	c := w.knock(t)
+	for _, m := range []struct{ say, hear word }{{wordHello, wordWelcome}, {wordEnd, wordPod}} {
+		if err := c.Send(message{Word: m.say, Version: handoverVersion}, patience); err != nil {
+			t.Fatal(err)
+		}
+		_, files, err := expect(c, patience, m.hear)
+		if err != nil {
+			t.Fatal(err)
+		}
+		handover.CloseAll(files)
+	}
+	if err := loader.Unload(w.opts(), 0); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	for _, pod := range pods {
+		w.becomes(t, pod, fromTab)
+	}
+	agent.end(t, unix.SIGTERM)
 }
 
 // otherLayout makes the datapath one that another version loaded.

@@ -21,7 +21,7 @@ const procDir = "/proc"
 func (s *settings) newAgent(log *slog.Logger) (*agent, error) {
 	a := &agent{
 		store: store{s.state}, log: log, root: s.root,
-		policy:      policy{all: s.steer == steerAll, cluster: s.nodeName != ""},
+		policy:      policy{all: s.steer == steerAll, cluster: s.nodeName != "", node: s.hostNetwork},
 		pods:        make(map[proc.NamespaceID]*pod),
 		attachments: make(map[cnirpc.ID]*pod),
 		draining:    make(map[proc.NamespaceID]chan struct{}),

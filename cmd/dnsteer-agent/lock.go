@@ -64,18 +64,17 @@ type claim struct {
 }
 
 // acquire waits until we may run, or ctx ends. If ask is true, an agent that runs is asked
-// to hand over.
-func (s *settings) acquire(ctx context.Context, ask bool, log *slog.Logger) (claim, error) {
+// to hand over, some time after it was asked last.
+func (s *settings) acquire(ctx context.Context, ask bool, asked *time.Time, log *slog.Logger) (claim, error) {
 	tick := time.NewTicker(lockInterval)
 	defer tick.Stop()
-	var asked time.Time
 	for told := false; ; {
 		lock, err := tryLock(s.lockPath())
 		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
 			return claim{lock: lock}, err
 		}
-		if ask && time.Since(asked) > askInterval {
-			asked = time.Now()
+		if ask && time.Since(*asked) > askInterval {
+			*asked = time.Now()
 			o, err := askFor(ctx, s.doorPath())
 			if err == nil {
 				return claim{offer: o}, nil

@@ -43,6 +43,7 @@ func (s *settings) openNames(a *agent) error {
 
 // readNames gives the agent the names of files, or keeps the old ones if one is bad.
 func (s *settings) readNames(a *agent) error {
+	a.read = s.nameFiles() // before: what comes since is read again
 	var sources []resolver.Source
 	for _, source := range s.sources {
 		data, err := os.ReadFile(source.Path)
@@ -69,18 +70,15 @@ func (s *settings) watchNames(ctx context.Context, a *agent) {
 	defer signal.Stop(hup)
 	tick := time.NewTicker(namesInterval)
 	defer tick.Stop()
-	last := s.nameFiles()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
 		case <-tick.C:
-			now := s.nameFiles()
-			if now == last {
+			if s.nameFiles() == a.read {
 				continue
 			}
-			last = now
 		}
 		if err := s.readNames(a); err != nil {
 			a.log.Warn("keep the old names", "err", err)

@@ -13,6 +13,8 @@ type policy struct {
 	// cluster tells that the API server is asked: of a pod that it has not told of,
 	// nothing is assumed.
 	cluster bool
+	// node is the node's own network, which one before us may have steered.
+	node bool
 }
 
 // decision is what policy makes of a pod, and why, for the status.
@@ -25,7 +27,7 @@ type decision struct {
 
 // facts are what is known of a pod.
 type facts struct {
-	isNode bool // it is the node's own namespace, asked for by name
+	isNode bool // it is the node's own namespace
 	// annotations are what the runtime told of the pod's.
 	annotations map[string]string
 	known       *cluster.Pod // nil: the API server has not told
@@ -35,7 +37,7 @@ type facts struct {
 // "false" says nothing.
 func (p policy) decide(f facts) decision {
 	if f.isNode {
-		return decision{steer: true, reason: "the node's own network"}
+		return decision{steer: p.node, reason: "the node's own network"}
 	}
 	if f.known != nil && f.known.DNS {
 		return decision{reason: "DNS of the cluster"}

@@ -23,8 +23,9 @@ func (s *settings) run(ctx context.Context, log *slog.Logger) error {
 	if !ask {
 		log.Info("started again after it was relieved: no agent is asked to hand over")
 	}
+	var asked time.Time
 	for ctx.Err() == nil {
-		c, err := s.acquire(ctx, ask, log)
+		c, err := s.acquire(ctx, ask, &asked, log)
 		if ctx.Err() != nil {
 			return nil // told to end before it began
 		}
@@ -33,20 +34,21 @@ func (s *settings) run(ctx context.Context, log *slog.Logger) error {
 		}
 		t := tenure{settings: s, log: log}
 		relieved, err := t.serve(ctx, c)
+		ask = ask && !relieved // we do not take back what the next one wants
 		if errors.Is(err, errNotTaken) {
-			log.Warn("wait: the agent that runs has not handed over", "err", err)
+			log.Warn("wait for the lock: nobody has taken over", "err", err)
 			continue
 		}
 		if err != nil || !relieved {
 			return err
 		}
 		log.Info("handed over; waiting, should the next agent end")
-		ask = false
 	}
 	return nil
 }
 
-// errNotTaken says that a hand-over did not come to its end, and we are not the agent.
+// errNotTaken says that a hand-over did not come to its end, and we are not the agent, or
+// not any more.
 var errNotTaken = errors.New("hand-over failed")
 
 // tenure is the time in which this process is the agent of the node.
@@ -59,7 +61,8 @@ type tenure struct {
 	tasks   sync.WaitGroup
 }
 
-// serve is the whole of it. It returns whether another agent has taken over.
+// serve is the whole of it. It returns whether another agent has taken over, or is to: with
+// errNotTaken we may have to begin anew.
 func (t *tenure) serve(ctx context.Context, from claim) (relieved bool, err error) {
 	defer func() {
 		if t.lock != nil {
@@ -88,7 +91,7 @@ func (t *tenure) serve(ctx context.Context, from claim) (relieved bool, err erro
 		stop()
 		t.plugins.close()
 		t.agent.relieve()
-		return true, nil
+		return true, err
 	}
 	c := t.agent.cluster
 	removed := c != nil && c.AwaitRemoved(removalTime)
@@ -97,6 +100,7 @@ func (t *tenure) serve(ctx context.Context, from claim) (relieved bool, err erro
 	err = errors.Join(err, cnirpc.Remove(t.socket), t.removePaths())
 	t.agent.close()
 	if removed {
+		t.tasks.Wait() // one of them installs the plugin
 		t.log.Info("the DaemonSet has been removed: take everything off the node")
 		t.agent.datapath.Close() // and with it our use of it
 		err = errors.Join(err, t.removeAll(t.log))
@@ -254,5 +258,5 @@ func (t *tenure) hold(ctx, working context.Context) (relieved bool, err error) {
 	}
 	t.log.Info("serving", "cgroup", t.opts.Cgroup, "socket", t.socket)
 	d := &door{agent: t.agent, listener: l, lock: t.lock, plugins: t.plugins, mark: t.setRelieved}
-	return d.open(ctx), nil
+	return d.open(ctx)
 }

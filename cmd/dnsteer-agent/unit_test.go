@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/handover"
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
+	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/resolver"
+	"github.com/dnsteer/dnsteer/test/testenv"
+)
+
+// idle is an agent that steers nothing, and a pod in our own namespace.
+func idle(t *testing.T) (*agent, *os.File) {
+	t.Helper()
+	namespace, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { namespace.Close() })
+	return &agent{
+		log: slog.New(slog.DiscardHandler), pods: make(map[proc.NamespaceID]*pod),
+		attachments: make(map[cnirpc.ID]*pod), draining: make(map[proc.NamespaceID]chan struct{}),
+	}, namespace
+}
+
+// Where processes cannot be looked at, as without a descriptor left, no pod has gone.
+func TestBlind(t *testing.T) {
+	a, namespace := idle(t)
+	a.scanner = proc.NewScanner(filepath.Join(t.TempDir(), "none"), "/", proc.NamespaceID{})
+	p, err := newPod(namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.file.Close()
+	p.pid, p.confRead = os.Getpid(), time.Now()
+	a.pods[p.ns] = p
+	a.reconcile()
+	if a.pods[p.ns] != p {
+		t.Error("a pod was forgotten")
+	}
+}
+
+// What another agent steered of the node's own network is not steered by one that is not
+// told to.
+func TestNodeGivenUp(t *testing.T) {
+	for _, steer := range []bool{false, true} {
+		a, namespace := idle(t)
+		a.policy = policy{all: true, node: steer}
+		file, err := os.Open(namespace.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.unpack(parcel{IsNode: true, PID: 1}, []*os.File{file}); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range a.pods {
+			if p.decision.steer != steer {
+				t.Errorf("with -host-network=%v: %+v", steer, p.decision)
+			}
+		}
+		a.letGo()
+	}
+}
+
+// A file that changes after it was read at the start, and before it is watched, is read
+// again.
+func TestNamesInBetween(t *testing.T) {
+	a, _ := idle(t)
+	var err error
+	if a.server, err = resolver.New(resolver.Config{Logger: a.log}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "hosts")
+	writeFile(t, path, table)
+	s := &settings{sources: []resolver.Source{{Path: path, Format: resolver.FormatHosts}}}
+	if err := s.openNames(a); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, table+"192.0.2.201 other.example.org\n")
+	ctx, stop := context.WithCancel(t.Context())
+	watched := make(chan struct{})
+	go func() { defer close(watched); s.watchNames(ctx, a) }()
+	testenv.Eventually(t, patience, func() error {
+		if names, _ := a.files.Count(); names != 2 {
+			return errors.New("it has the names of before")
+		}
+		return nil
+	})
+	stop()
+	<-watched
+}
+
+// An agent without a descriptor left goes on, and hands over when it has one.
+func TestDoorWithoutDescriptors(t *testing.T) {
+	a, _ := idle(t)
+	var log testenv.LogBook
+	a.log = slog.New(slog.NewTextHandler(&log, nil))
+	path := filepath.Join(t.TempDir(), "next")
+	l, err := handover.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := handover.Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	restore := noDescriptors(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	opened := make(chan error, 1)
+	go func() {
+		relieved, err := (&door{agent: a, listener: l}).open(ctx)
+		if relieved {
+			err = errors.New("it has handed over")
+		}
+		opened <- err
+	}()
+	testenv.Eventually(t, patience, func() error {
+		if log.String() == "" {
+			return errors.New("it says nothing")
+		}
+		return nil
+	})
+	restore()
+	if err := c.Send(message{Word: wordHello, Version: handoverVersion}, patience); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := expect(c, patience, wordWelcome); err != nil {
+		t.Errorf("%v: %s", err, log.String())
+	}
+	stop()
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+}
+
+// noDescriptors lets the process open nothing until restore.
+func noDescriptors(t *testing.T) (restore func()) {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	next, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(next)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	restore = func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &before) }
+	t.Cleanup(restore)
+	return restore
+}
+
+// An agent that was asked and has not handed over is not asked again at once.
+func TestAskInterval(t *testing.T) {
+	s := &settings{socket: filepath.Join(t.TempDir(), "agent.sock")}
+	if err := os.Mkdir(s.runDir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := tryLock(s.lockPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	l, err := handover.Listen(s.doorPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // one that is always willing
+		for {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			if c, err := handover.Accept(conn); err == nil {
+				_ = c.Send(message{Word: wordWelcome, Version: handoverVersion}, patience)
+			}
+		}
+	}()
+	var asked []time.Time
+	var last time.Time
+	for range 2 {
+		c, err := s.acquire(t.Context(), true, &last, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.offer.decline()
+		asked = append(asked, last)
+	}
+	if again := asked[1].Sub(asked[0]); again < askInterval {
+		t.Errorf("asked again after %v", again)
+	}
+}
