@@ -55,7 +55,7 @@ func (s *lookupStage) Exchange(ctx context.Context, req *Request) (*Response, er
 			s.prefetch(ctx, req, found.answer, now)
 		}
 		return res, err
-	case found.fault.holds(req.TCP, now):
+	case found.fault.holds(now):
 		return s.insteadOf(found, found.fault.again(now), req, now)
 	case found.answer == nil:
 		s.lookups[lookupMiss].Add(1)
@@ -167,7 +167,7 @@ func (s *fillStage) Exchange(ctx context.Context, req *Request) (*Response, erro
 func (c *cache) learn(req *Request, res *Response, err error, epoch uint64) {
 	now, own := time.Now(), req.own()
 	answer, before := c.find(own)
-	if fault := newFault(res, err, req.TCP, before, now); fault != nil {
+	if fault := newFault(res, err, before, now); fault != nil {
 		if !answer.isStale(now) {
 			answer = nil
 		}

@@ -60,10 +60,10 @@ type jar struct{ atomic.Pointer[cookie] }
 
 // opt is the OPT record of a try that goes out from an address of ours: with a cookie if
 // the server's is known, or if it is time to find out. Who has no EDNS gets an answer
-// without, and what is signed is not ours to change.
+// without, what is signed is not ours to change, and in the largest there is no room.
 func (j *jar) opt(t *try, from net.Addr) *edns {
 	c, req := j.Load(), t.req
-	if c == nil || t.opt == nil || req.msg.signed || req.verbatim || !c.isKnown() && t.start.Before(c.due) {
+	if c == nil || t.opt == nil || req.msg.signed || req.verbatim || len(req.msg.wire) > maxDatagram-4-maxCookies || !c.isKnown() && t.start.Before(c.due) {
 		return t.opt
 	}
 	sent := c

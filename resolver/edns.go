@@ -156,10 +156,11 @@ func (e *edns) hidden() *edns {
 }
 
 // pad makes a message of that length, without this record, one that has the length of
-// others (RFC 7830 section 3).
+// others (RFC 7830 section 3), as far as there is room.
 func (e *edns) pad(length int) {
-	length += e.len() + 4
-	e.options = append(e.options, option{dns.EDNS0PADDING, make([]byte, (padBlock-length%padBlock)%padBlock)})
+	if length += e.len() + 4; length <= maxWire {
+		e.options = append(e.options, option{dns.EDNS0PADDING, make([]byte, min((padBlock-length%padBlock)%padBlock, maxWire-length))})
+	}
 }
 
 func isHopByHop(code uint16) bool {

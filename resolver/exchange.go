@@ -35,10 +35,14 @@ type Request struct {
 // client is who asks, where each must have a fair share.
 func (r *Request) client() client { return client{r.scope.number, r.Client.Addr()} }
 
-// own is the key of what is the scope's own: how upstreams failed, what is in flight.
+// own is the key of what is the scope's own, and of the transport, since what came by TCP
+// goes on by TCP: how upstreams failed, what is in flight.
 func (r *Request) own() key {
 	k := r.key
 	k.set.scope = r.scope.number
+	if r.TCP {
+		k.bits |= keyTCP
+	}
 	return k
 }
 

@@ -23,23 +23,22 @@ const (
 // fault is a failure to get an answer. It never changes.
 type fault struct {
 	failure *failure
-	tcp     bool // over which transport; the other one may work
 	since   time.Time
 	pause   time.Duration // until the upstreams are asked again
 }
 
 // newFault makes a fault of what came instead of an answer, or nil: of a query that
 // was given up on our side there is nothing to learn.
-func newFault(res *Response, err error, tcp bool, before *fault, now time.Time) *fault {
+func newFault(res *Response, err error, before *fault, now time.Time) *fault {
 	f := failureOf(res, err)
 	if f == nil {
 		return nil
 	}
 	pause := firstPause
-	if before != nil && before.tcp == tcp && now.Sub(before.since) < forgetFaults {
+	if before != nil && now.Sub(before.since) < forgetFaults {
 		pause = min(2*before.pause, maxPause)
 	}
-	return &fault{failure: f, tcp: tcp, since: now, pause: pause}
+	return &fault{failure: f, since: now, pause: pause}
 }
 
 // failureOf is what a client is told about an upstream's error or refusal, nil where
@@ -61,8 +60,8 @@ func failureOf(res *Response, err error) *failure {
 }
 
 // holds reports whether the upstreams are left alone for now.
-func (f *fault) holds(tcp bool, now time.Time) bool {
-	return f != nil && f.tcp == tcp && now.Sub(f.since) < f.pause
+func (f *fault) holds(now time.Time) bool {
+	return f != nil && now.Sub(f.since) < f.pause
 }
 
 // again is the failure for another client, with the remark that it is not new

@@ -285,7 +285,7 @@ func (r *race) end() (*Response, error) {
 			ede = dns.ExtendedErrorCodeNoReachableAuthority
 		}
 	}
-	return nil, &failure{rcode: dns.RcodeServerFailure, ede: ede, text: strings.Join(words, "; "), upstream: true}
+	return nil, &failure{rcode: dns.RcodeServerFailure, ede: ede, text: strings.Join(words, "; "), upstream: r.ctx.Err() == nil}
 }
 
 // account says in words what became of the tries at upstream i.

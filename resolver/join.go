@@ -61,15 +61,14 @@ func (s flights) remove(gone *flight) {
 	}
 }
 
-// flightKey keeps transports apart: what came by TCP goes on by TCP.
+// flightKey is a key with its hash.
 type flightKey struct {
 	key
-	tcp  bool
 	hash uint64
 }
 
 func newFlightKey(req *Request) flightKey {
-	k := flightKey{key: req.own(), tcp: req.TCP}
+	k := flightKey{key: req.own()}
 	k.hash = maphash.String(seed, string(k.name)) ^ uint64(k.qtype) ^ uint64(k.set.scope)<<16
 	return k
 }

@@ -10,8 +10,8 @@ type key struct {
 	set           set // who is asked
 	name          wireName
 	qtype, qclass uint16
-	// bits are RD, AD and CD of the header and, in their own places, DO and
-	// keyEDNS. AD in a query asks for AD in the answer (RFC 6840 section 5.7).
+	// bits are RD, AD and CD of the header and, in their own places, DO, keyEDNS and
+	// keyTCP. AD in a query asks for AD in the answer (RFC 6840 section 5.7).
 	bits uint16
 }
 
@@ -21,6 +21,8 @@ const (
 	// keyEDNS says that there is an OPT record: without one a server leaves out
 	// what it has to say about errors, and what does not fit into 512 octets.
 	keyEDNS = 1
+	// keyTCP is for what is of one transport alone, see own.
+	keyTCP = 2
 )
 
 // newKey returns the key of a request, false if it has none: other operations than

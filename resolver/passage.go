@@ -245,15 +245,17 @@ func (p *passage) take(t *try, d delivery) {
 func (p *passage) overdue() {
 	r, end := p.race()
 	if !p.handOver(r) {
-		end() // the answer has come just now
+		end() // what has come just now goes on without
 		return
 	}
+	r.startWith(&p.try)
 	go p.finish(r, end, r.overdue)
 }
 
 // goOn begins a race with an answer that is none.
 func (p *passage) goOn(d delivery) {
 	r, end := p.race()
+	r.startWith(&p.try)
 	p.try.mu.Lock()
 	p.to = r
 	p.try.mu.Unlock()
@@ -263,7 +265,6 @@ func (p *passage) goOn(d delivery) {
 
 func (p *passage) race() (r *race, end func()) {
 	r = p.req.scope.server.forwarder.newRace(p.req, p.start)
-	r.startWith(&p.try)
 	return r, r.begin(p.work)
 }
 

@@ -304,3 +304,29 @@ func TestPassageWithoutPort(t *testing.T) {
 	})
 	s.own.peers.close()
 }
+
+// The patrol that comes when the answer is just being looked at leaves it alone.
+func TestPatrolSparesWhatHasCome(t *testing.T) {
+	up := holding(t, with(t, nil, good))
+	s, addr := startWarm(t, Config{Upstreams: []netip.AddrPort{up.addr}, Resend: patience, Timeout: patience, CacheBytes: -1})
+	conn := connect(t, "udp", addr)
+	send(t, conn, pack(t, query("a.example.org", dns.TypeA)))
+	<-up.arrived
+	w := &s.own.passages
+	w.mu.Lock()
+	p := w.newest
+	w.unlink(p)
+	w.mu.Unlock()
+	p.try.mu.Lock()
+	p.delivered = true
+	p.try.mu.Unlock()
+	p.overdue()
+	p.try.mu.Lock()
+	given := p.over
+	p.try.mu.Unlock()
+	if given {
+		t.Fatal("the answer is given up")
+	}
+	close(up.release)
+	wantGood(t, unpack(t, receive(t, conn)))
+}

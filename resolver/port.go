@@ -7,6 +7,8 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dnsteer/dnsteer/resolver/internal/mmsg"
 )
 
@@ -82,7 +84,7 @@ func (p *port) fail(err error) {
 
 // send sends the query of a try that add has given an ID, unless nobody wants to know
 // any more. An error may be about an earlier query: then the upstream is down for all
-// of them.
+// of them. That a query is too long is about itself.
 func (p *port) send(t *try, id uint16) {
 	if !t.waits(p, id) {
 		p.forget(t, id)
@@ -90,8 +92,13 @@ func (p *port) send(t *try, id uint16) {
 	}
 	wire := outgoing(nil, t.req, id, t.opt)
 	t.left.Store(true)
-	if _, err := p.conn.Write(wire); err != nil {
+	_, err := p.conn.Write(wire)
+	switch {
+	case err == nil:
+	case !errors.Is(err, unix.EMSGSIZE):
 		p.fail(err)
+	case p.take(t, id):
+		t.deliver(delivery{err: err})
 	}
 }
 

@@ -4,6 +4,9 @@ package resolver
 
 import (
 	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -132,5 +135,68 @@ func TestLimit(t *testing.T) {
 		if got := tc.req.limit(); got != tc.want {
 			t.Errorf("%+v: %d, want %d", tc.req, got, tc.want)
 		}
+	}
+}
+
+// What goes on is never more than a message, padded or with a cookie: of one octet more
+// the length would be another one, and the rest the next queries on the connection.
+func TestGiantQueryStaysAMessage(t *testing.T) {
+	option := &dns.EDNS0_LOCAL{Code: 65099}
+	q := withEDNS(query("a.example.org", dns.TypeA), 1232, option)
+	least := len(pack(t, q))
+	for n := maxWire - 2*padBlock; n <= maxWire; n++ {
+		option.Data = make([]byte, n-least)
+		req, err := newRequest(packet{wire: pack(t, q), tcp: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var known jar
+		known.Store(&cookie{sent: make([]byte, maxCookies)})
+		for how, opt := range map[string]*edns{"padded": req.edns.hidden(), "with a cookie": known.opt(&try{req: req, opt: req.edns}, nil)} {
+			if wire := outgoing(nil, req, 1, opt); len(wire) < n || len(wire) > maxWire {
+				t.Fatalf("%d octets are %d, %s", n, len(wire), how)
+			}
+		}
+	}
+}
+
+// A query that UDP does not carry on goes by TCP, and takes none with it that waits on
+// the same port.
+func TestGiantQueryHarmsNobody(t *testing.T) {
+	const n = 64 // on every port
+	arrived, release := make(chan struct{}, n), make(chan struct{})
+	up := upstream(t, func(reply func([]byte), q asked) {
+		arrived <- struct{}{}
+		go func() {
+			<-release
+			with(t, nil, good)(reply, q)
+		}()
+	}, with(t, nil, good))
+	s, err := New(Config{Upstreams: []netip.AddrPort{up.addr}, Resend: patience, Timeout: patience, CacheBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, addr := listen(t, "::1") // IPv6 carries some octets more
+	serve(t, s, l)
+	var conns []net.Conn
+	for i := range n {
+		conn := connect(t, "udp", addr)
+		send(t, conn, pack(t, query(fmt.Sprintf("n%d.example.org", i), dns.TypeA)))
+		conns = append(conns, conn)
+		<-arrived
+	}
+	giant := pack(t, withEDNS(query("a.example.org", dns.TypeA), 1232, &dns.EDNS0_LOCAL{Code: 65099, Data: make([]byte, 65475)}))
+	got := unpack(t, exchangeWire(t, "udp", addr, giant))
+	if wantGood(t, got); t.Failed() {
+		t.Log(ede(got))
+	}
+	close(release)
+	for _, conn := range conns {
+		if got := unpack(t, receive(t, conn)); got.Rcode != dns.RcodeSuccess {
+			t.Fatalf("another query got %v", got)
+		}
+	}
+	if s.own.peer(up.addr).isDead() {
+		t.Error("the server counts as dead")
 	}
 }

@@ -71,6 +71,11 @@ func TestFailureBackOff(t *testing.T) {
 				if askServer(t, s, tcp); end.asked() != n+1 {
 					t.Error("TCP was not tried")
 				}
+				// Nor does what one transport does end the pause of the other.
+				askServer(t, s, packetOf(t, q))
+				if askServer(t, s, tcp); end.asked() != n+1 {
+					t.Error("a pause was forgotten")
+				}
 				// A good answer ends it.
 				end.answer = says(t, nil, good)
 				pass(maxPause)
@@ -99,6 +104,13 @@ func TestOwnFailureIsNotKept(t *testing.T) {
 				t.Errorf("%v: kept", err)
 			}
 		})
+	}
+	// Nor does one that was given up at the end of Serve.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := (&race{ctx: ctx}).end()
+	if f := newFault(nil, err, nil, time.Now()); f != nil {
+		t.Errorf("given up, and kept: %v", f.failure)
 	}
 }
 

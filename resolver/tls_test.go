@@ -330,6 +330,11 @@ func TestMisbehavingHTTPS(t *testing.T) {
 			w.Header().Set("Age", "20")
 			_, _ = w.Write(body(r))
 		}, "a.example.org. 40 IN A 192.0.2.1"},
+		"from a cache, with a TTL that means zero": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", dnsMessage)
+			w.Header().Set("Age", "20")
+			_, _ = w.Write(bytes.Replace(body(r), []byte{0, 0, 0, 60}, []byte{0x80, 0, 0, 1}, 1)) // RFC 2181 section 8
+		}, "a.example.org. 0 IN A 192.0.2.1"},
 		"error": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, "answered HTTP 503 Service Unavailable"},
 		"elsewhere": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://127.0.0.1/", http.StatusFound)

@@ -137,7 +137,8 @@ func newSerials(req *Request) serials {
 
 // next reads a message and reports whether it is the last: an error, a second SOA
 // of the first serial (RFC 5936 section 2.2), a third one in a transfer of
-// differences (RFC 1995 section 4), or a lone one that says "you are up to date".
+// differences (RFC 1995 section 4), or a lone one that says "you are up to date", or ahead
+// (section 2).
 func (s *serials) next(m *message) bool {
 	if m.rcode() != dns.RcodeSuccess {
 		s.over = true
@@ -147,7 +148,7 @@ func (s *serials) next(m *message) bool {
 			s.record(m, r)
 		}
 	}
-	if s.total == 0 || s.ixfr && s.total == 1 && s.first == s.client {
+	if s.total == 0 || s.ixfr && s.total == 1 && int32(s.first-s.client) <= 0 {
 		s.over = true
 	}
 	return s.over

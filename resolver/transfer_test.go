@@ -35,6 +35,7 @@ func TestTransfer(t *testing.T) {
 		{"AXFR in one message", dns.TypeAXFR, 0, [][]string{{zoneSOA(7), zoneA(1), zoneSOA(7)}}},
 		{"AXFR in many", dns.TypeAXFR, 0, [][]string{{zoneSOA(7)}, {zoneA(1), zoneA(2)}, {zoneA(3)}, {zoneSOA(7)}}},
 		{"IXFR, up to date", dns.TypeIXFR, 7, [][]string{{zoneSOA(7)}}},
+		{"IXFR, the client is ahead", dns.TypeIXFR, 9, [][]string{{zoneSOA(7)}}},
 		{"IXFR, whole zone", dns.TypeIXFR, 5, [][]string{{zoneSOA(7), zoneA(1)}, {zoneA(2), zoneSOA(7)}}},
 		{"IXFR, whole zone, SOA alone", dns.TypeIXFR, 5, [][]string{{zoneSOA(7)}, {zoneA(1)}, {zoneSOA(7)}}},
 		{"IXFR, differences", dns.TypeIXFR, 5, [][]string{

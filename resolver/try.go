@@ -3,11 +3,13 @@
 package resolver
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // try is one query to one upstream, with what has to follow it there: without EDNS,
@@ -182,10 +184,11 @@ func (t *try) lacksEDNS(reply *message) bool {
 		(reply.rcode() == dns.RcodeFormatError || reply.rcode() == dns.RcodeNotImplemented)
 }
 
-// isCut reports an answer that is truncated or damaged: TCP may have the whole.
+// isCut reports an answer that is truncated or damaged, or a query that is too long: TCP
+// may have the whole, or carry it.
 func isCut(reply *message, err error) bool {
 	if err != nil {
-		return isMalformed(err)
+		return isMalformed(err) || errors.Is(err, unix.EMSGSIZE)
 	}
 	return reply.isTruncated()
 }

@@ -131,11 +131,14 @@ func untilExpiry(m *message, r record, now time.Time) uint32 {
 	return uint32(max(left, 0))
 }
 
-// age lowers the TTLs at offsets of a message in place.
+// age lowers the TTLs at offsets of a message in place; those that mean zero become it.
 func age(wire []byte, ttls []uint16, seconds uint32) {
 	for _, at := range ttls {
 		ttl := wire[at : at+4 : at+4]
 		old := binary.BigEndian.Uint32(ttl)
+		if old > math.MaxInt32 {
+			old = 0
+		}
 		binary.BigEndian.PutUint32(ttl, old-min(old, seconds))
 	}
 }
