@@ -22,7 +22,7 @@ type connectedSocket struct {
 	pid int // whom we have it of
 }
 
-// namespace is a network namespace with such sockets in it.
+// namespace is a network namespace, and such sockets in it.
 type namespace struct {
 	file    *os.File
 	own     bool // the calling thread's
@@ -179,6 +179,26 @@ func (ns *namespace) enter(f func()) error {
 		result <- os.NewSyscallError("setns", err)
 	}()
 	return <-result
+}
+
+// move connects the sockets of all namespaces again, and enters no others: that takes a
+// privilege.
+func (all namespaces) move(again func(fd int) (bool, error), late *latecomers) (moved int, err error) {
+	var errs []error
+	for _, ns := range all {
+		if len(ns.sockets) == 0 {
+			continue
+		}
+		err := ns.enter(func() {
+			n, err := ns.move(again, late)
+			moved += n
+			errs = append(errs, err)
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("enter network namespace: %w", err))
+		}
+	}
+	return moved, errors.Join(errs...)
 }
 
 // move connects the sockets again; the thread is in their namespace.

@@ -104,7 +104,7 @@ func checkPins(opts Options) Finding {
 	if err := opts.checkBPFFS(); err != nil {
 		f.Have, f.Severity = err.Error(), Failure
 		f.Remedy = fmt.Sprintf("mount -t bpf bpf %s", opts.BPFFS)
-	} else if unix.Access(opts.BPFFS, unix.W_OK) != nil {
+	} else if unix.Faccessat(unix.AT_FDCWD, opts.BPFFS, unix.W_OK, unix.AT_EACCESS) != nil {
 		f.Have, f.Severity = "no right to write to "+opts.BPFFS, Failure
 		f.Remedy = "run as the owner of " + opts.BPFFS
 	}

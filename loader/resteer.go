@@ -4,7 +4,6 @@ package loader
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 )
@@ -73,16 +72,6 @@ func (d *Datapath) reconnect(match func(netip.AddrPort) bool, again func(fd int)
 		all, err := allProcesses()
 		errs = append(errs, err, namespaces.collect(all))
 	}
-	var moved int
-	for _, ns := range namespaces {
-		err := ns.enter(func() {
-			n, err := ns.move(again, late)
-			moved += n
-			errs = append(errs, err)
-		})
-		if err != nil {
-			errs = append(errs, fmt.Errorf("enter network namespace: %w", err))
-		}
-	}
-	return moved, late, errors.Join(errs...)
+	moved, err := namespaces.move(again, late)
+	return moved, late, errors.Join(append(errs, err)...)
 }

@@ -118,6 +118,23 @@ func TestResteerOfSharedSocket(t *testing.T) {
 	c.settle(t, 5).wantFrom(t, s, fromTable)
 }
 
+// A namespace without a socket to move is not entered: who has few privileges may not.
+func TestMoveEntersFewNamespaces(t *testing.T) {
+	none, err := os.Open(os.DevNull) // nobody can enter that
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer none.Close()
+	ns := &namespace{file: none}
+	if _, err := (namespaces{"": ns}).move(nil, nil); err != nil {
+		t.Errorf("without a socket: %v", err)
+	}
+	ns.sockets = map[uint64]*connectedSocket{1: {fd: -1}}
+	if _, err := (namespaces{"": ns}).move(nil, nil); err == nil {
+		t.Error("a namespace with a socket is not entered")
+	}
+}
+
 // copyOf gets a descriptor of the querier's socket.
 func copyOf(t *testing.T, c *child) *os.File {
 	t.Helper()
