@@ -157,7 +157,7 @@ func (j *jar) learn(t *try, reply *message) remark {
 // without.
 func (r *race) mend(t *try, reply *message) bool {
 	if t.peer.cases.learn(t, reply) {
-		t.network = "tcp"
+		t.goBy("tcp")
 		t.req.metrics().retries[retryCase].Add(1)
 		r.send(t)
 		return true
@@ -169,9 +169,10 @@ func (r *race) mend(t *try, reply *message) bool {
 	case said == cookieUnknown || said == cookieStale && t.network != "udp":
 		t.opt = t.req.edns
 	case said == cookieMissing:
-		t.network = "tcp"
+		t.goBy("tcp")
 	case t.stale:
-		t.network, t.opt = "tcp", t.peer.cookies.Load().with(t.req)
+		t.goBy("tcp")
+		t.opt = t.peer.cookies.Load().with(t.req)
 	default:
 		t.stale = true // the next one has what came with this answer
 	}

@@ -68,7 +68,7 @@ func (r *race) begin(ctx context.Context) (end func()) {
 	return func() {
 		cancel()
 		for _, t := range r.tries {
-			t.abandon()
+			network := t.abandon()
 			took := time.Since(t.start)
 			if t.done.Load() {
 				continue
@@ -77,7 +77,7 @@ func (r *race) begin(ctx context.Context) (end func()) {
 				t.peer.late(took)
 			}
 			if took >= r.pace.resend {
-				r.req.metrics().exchanged(t.network != "udp", took, outcomeTimeout)
+				r.req.metrics().exchanged(network != "udp", took, outcomeTimeout)
 			}
 		}
 	}

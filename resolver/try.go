@@ -80,15 +80,24 @@ func (t *try) went(by waiter) bool {
 	return t.wait == by
 }
 
-// abandon gives up.
-func (t *try) abandon() {
+// abandon gives up, and returns the transport that was the last.
+func (t *try) abandon() (network string) {
 	t.mu.Lock()
 	t.over = true
-	w, id := t.wait, t.id
+	w, id, network := t.wait, t.id, t.network
 	t.mu.Unlock()
 	if w != nil {
 		w.forget(t, id)
 	}
+	return network
+}
+
+// goBy changes the transport. Who has the answer in hand does, and may read it; others ask
+// abandon.
+func (t *try) goBy(network string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.network = network
 }
 
 // interrupted is a connection that ended. A query that had only crossed the server's
@@ -141,13 +150,15 @@ func (r *race) take(t *try, d delivery) {
 		r.send(t)
 		return
 	case t.network == "udp" && isCut(reply, err):
-		t.network, t.short = "tcp", reply
+		t.goBy("tcp")
+		t.short = reply
 		t.req.metrics().retries[retryTCP].Add(1)
 		r.ask(t)
 		return
 	case err != nil && t.short != nil:
 		// The client may have better luck, and TC tells it to try.
-		t.network, reply, err = "udp", t.short, nil
+		t.goBy("udp")
+		reply, err = t.short, nil
 	}
 	a := attempt{upstream: t.peer, network: t.network, reply: reply, took: time.Since(t.start), err: err}
 	if err == nil {
