@@ -97,15 +97,18 @@ func (n wireName) isBelow(zone wireName) bool {
 	return false
 }
 
-// ttlOf is a record's TTL; with the uppermost bit set it means zero (RFC 2181
-// section 8).
-func ttlOf(wire []byte, r record) uint32 {
-	ttl := binary.BigEndian.Uint32(wire[r.data-6:])
+// readTTL is the TTL at the beginning of wire; with the uppermost bit set it means zero
+// (RFC 2181 section 8).
+func readTTL(wire []byte) uint32 {
+	ttl := binary.BigEndian.Uint32(wire)
 	if ttl > math.MaxInt32 {
 		return 0
 	}
 	return ttl
 }
+
+// ttlOf is a record's TTL.
+func ttlOf(wire []byte, r record) uint32 { return readTTL(wire[r.data-6:]) }
 
 // negativeTTL is the smaller one of the SOA record's TTL and its last field
 // (RFC 2308 section 5).
@@ -113,11 +116,7 @@ func negativeTTL(m *message, r record) uint32 {
 	if r.end-r.data < 20 {
 		return 0
 	}
-	minimum := binary.BigEndian.Uint32(m.wire[r.end-4:])
-	if minimum > math.MaxInt32 {
-		return 0
-	}
-	return min(ttlOf(m.wire, r), minimum)
+	return min(ttlOf(m.wire, r), readTTL(m.wire[r.end-4:]))
 }
 
 // untilExpiry is how long a signature is still good for: nobody could use the
@@ -135,10 +134,7 @@ func untilExpiry(m *message, r record, now time.Time) uint32 {
 func age(wire []byte, ttls []uint16, seconds uint32) {
 	for _, at := range ttls {
 		ttl := wire[at : at+4 : at+4]
-		old := binary.BigEndian.Uint32(ttl)
-		if old > math.MaxInt32 {
-			old = 0
-		}
+		old := readTTL(ttl)
 		binary.BigEndian.PutUint32(ttl, old-min(old, seconds))
 	}
 }
