@@ -76,6 +76,7 @@ func (a *agent) Add(ctx context.Context, at cnirpc.Attachment) error {
 		p.path = at.Path
 	}
 	a.attachments[at.ID] = p
+	a.decide(p)
 	if err := a.settle(p); err != nil {
 		return errors.Join(fmt.Errorf("enrol pod: %w", err), a.detach(at.ID))
 	}

@@ -25,9 +25,8 @@ func (a *agent) decide(p *pod) {
 	p.decision = a.policy.decide(p.facts())
 }
 
-// settle makes of a pod what policy wants it to be. It may give up mu meanwhile.
+// settle makes of a pod what was decided. It may give up mu meanwhile.
 func (a *agent) settle(p *pod) error {
-	a.decide(p)
 	if p.scope != nil && !p.decision.steer {
 		return a.endScope(p)
 	}

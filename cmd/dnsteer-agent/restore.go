@@ -25,10 +25,8 @@ func onNode(root, path string) (*os.File, error) {
 	defer unix.Close(dir)
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
 	fd, err := unix.Openat2(dir, path, &how)
-	for range 100 { // while somebody renames or mounts, it does not look behind ".."
-		if !errors.Is(err, unix.EAGAIN) {
-			break
-		}
+	// While somebody renames or mounts, it does not look behind "..".
+	for tries := 0; errors.Is(err, unix.EAGAIN) && tries < 100; tries++ {
 		fd, err = unix.Openat2(dir, path, &how)
 	}
 	if errors.Is(err, unix.EXDEV) { // by a link of /proc, which leads to the same from anywhere

@@ -78,12 +78,12 @@ func (c *Cluster) watchOwner(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if namespace, name, ok := c.owner(); ok {
+			var owners []cache.SharedIndexInformer
 			if name != "" {
 				c.opts.Log.Info("watch for the removal of our DaemonSet", "daemonset", namespace+"/"+name)
-				c.runOwners(ctx, c.informer(daemonSets, namespace, named(name)), c.informer(namespaces, "", named(namespace)))
-			} else {
-				c.owners.Store(new([]cache.SharedIndexInformer))
+				owners = append(owners, c.informer(daemonSets, namespace, named(name)), c.informer(namespaces, "", named(namespace)))
 			}
+			c.runOwners(ctx, owners...)
 			return
 		}
 		select {
