@@ -54,8 +54,7 @@ func paceMain(args []string) int {
 	each := make([]latency, len(sockets))
 	for range turns {
 		for i, fd := range sockets {
-			took, lost := pace(fd, query, time.Second/time.Duration(rate))
-			each[i].add(latency{took, lost})
+			each[i].add(pace(fd, query, time.Second/time.Duration(rate)))
 		}
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(each); err != nil {
@@ -82,7 +81,7 @@ const (
 // pace has one turn with a server. It never sleeps: a loop that did would measure how late
 // it wakes. Where the machine holds the loop up, that says nothing of the server: what is on
 // its way then is not measured, and what was due is sent as far apart as ever, not at once.
-func pace(fd int, query []byte, interval time.Duration) (took []time.Duration, lost int) {
+func pace(fd int, query []byte, interval time.Duration) (l latency) {
 	var sent [paceTurn]time.Time // zero if it has an answer, or is not measured
 	buf, next, on := make([]byte, 2048), 0, 0
 	for err := error(nil); err == nil; { // late ones of the turn before
@@ -103,14 +102,15 @@ func pace(fd int, query []byte, interval time.Duration) (took []time.Duration, l
 			_, _ = unix.Write(fd, query)
 			due, next, on = due.Add(interval), next+1, on+1
 		case now.After(due.Add(paceGrace)):
-			return took, on
+			l.Lost = on
+			return l
 		}
 		if size, err := unix.Read(fd, buf); err == nil && size >= 2 {
 			i := int(binary.BigEndian.Uint16(buf))
 			if i < next && !sent[i].IsZero() {
-				took, sent[i], on = append(took, time.Since(sent[i])), time.Time{}, on-1
+				l.Took, sent[i], on = append(l.Took, time.Since(sent[i])), time.Time{}, on-1
 			}
 		}
 	}
-	return took, 0
+	return l
 }
