@@ -251,6 +251,29 @@ func TestReload(t *testing.T) {
 	agent.end(t, unix.SIGTERM)
 }
 
+// SIGHUP is for an agent that serves: one that waits goes on waiting.
+func TestHangUp(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	s := settings{socket: w.socket()}
+	if err := os.Mkdir(s.runDir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := tryLock(s.lockPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	agent := w.launch(t, testenv.NewNetNS(t))
+	agent.says(t, "wait for the agent that runs")
+	if err := agent.cmd.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	lock.Close()
+	agent.says(t, "msg=serving")
+	agent.end(t, unix.SIGTERM)
+}
+
 // Nameservers are asked in a random case if the flag says so, and the application gets its
 // own back.
 func TestRandomCase(t *testing.T) {

@@ -43,6 +43,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if s.probe != "" {
 		return s.runProbe(ctx)
 	}
+	// It is for one that serves, and no reason for one that begins or waits to end.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	if os.Geteuid() != 0 {
 		return errors.New("root is needed to load BPF programs and to enter namespaces")
