@@ -4,6 +4,7 @@ package kube
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,31 +78,37 @@ type remotes struct {
 	log    *slog.Logger
 
 	mu    sync.Mutex
-	byKey map[key]map[string][]byte // what was accepted, by Secret and cluster
+	byKey map[key]map[string][]byte // what they have, by Secret and cluster
 	owner map[string]key            // which Secret a cluster is of
 	last  string                    // what was logged last about the Secrets as a whole
 }
 
 // set takes a Secret, nil where it is gone.
 func (r *remotes) set(k key, o runtime.Object) {
-	data := map[string][]byte{}
-	if o, ok := o.(*corev1.Secret); ok {
-		data = o.Data
-	}
 	have := r.byKey[k]
-	for name := range have {
-		if _, ok := data[name]; !ok {
-			r.remove(k, name)
+	delete(r.byKey, k)
+	if o, ok := o.(*corev1.Secret); ok && len(o.Data) > 0 {
+		r.byKey[k] = o.Data
+	}
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		if _, stays := r.byKey[k][name]; !stays && r.owner[name] == k {
+			r.release(k, name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(data)) {
-		if bytes.Equal(have[name], data[name]) && have[name] != nil {
-			continue
-		}
-		if err := r.add(k, name, data[name]); err != nil {
-			r.log.Warn("leave a cluster as it is", "secret", k.namespace+"/"+k.name, "cluster", name, "err", err)
+	for _, name := range slices.Sorted(maps.Keys(r.byKey[k])) {
+		if r.owner[name] != k || !bytes.Equal(have[name], r.byKey[k][name]) {
+			r.tryAdd(k, name)
 		}
 	}
+}
+
+// tryAdd lets a Secret say how a cluster is reached, and tells whether it does.
+func (r *remotes) tryAdd(k key, name string) bool {
+	if err := r.add(k, name, r.byKey[k][name]); err != nil {
+		r.log.Warn("leave a cluster as it is", "secret", k.namespace+"/"+k.name, "cluster", name, "err", err)
+		return false
+	}
+	return true
 }
 
 func (r *remotes) add(k key, name string, kubeconfig []byte) error {
@@ -118,11 +125,22 @@ func (r *remotes) add(k key, name string, kubeconfig []byte) error {
 	if err := r.source.Set(r.ctx, c); err != nil {
 		return err
 	}
-	if r.byKey[k] == nil {
-		r.byKey[k] = make(map[string][]byte)
-	}
-	r.byKey[k][name], r.owner[name] = kubeconfig, k
+	r.owner[name] = k
 	return nil
+}
+
+// release gives a cluster of a Secret to another one that names it, or forgets it.
+func (r *remotes) release(k key, name string) {
+	delete(r.owner, name)
+	inOrder := func(a, b key) int { return cmp.Compare(a.name, b.name) } // they are of one namespace
+	for _, other := range slices.SortedFunc(maps.Keys(r.byKey), inOrder) {
+		if _, ok := r.byKey[other][name]; ok && r.tryAdd(other, name) {
+			r.log.Info("the cluster is of another secret now", "secret", other.namespace+"/"+other.name, "cluster", name)
+			return
+		}
+	}
+	r.log.Info("forget a cluster", "secret", k.namespace+"/"+k.name, "cluster", name)
+	r.source.Remove(name)
 }
 
 // of puts the name of a cluster into zones.
@@ -132,13 +150,6 @@ func of(cluster string, zones []string) []string {
 		all = append(all, strings.ReplaceAll(zone, "{cluster}", cluster))
 	}
 	return all
-}
-
-func (r *remotes) remove(k key, name string) {
-	r.log.Info("forget a cluster", "secret", k.namespace+"/"+k.name, "cluster", name)
-	delete(r.byKey[k], name)
-	delete(r.owner, name)
-	r.source.Remove(name)
 }
 
 // remoteConfig reads a kubeconfig that whoever may write a Secret wrote: it must not

@@ -3,9 +3,15 @@
 package kube
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/dnsteer/dnsteer/resolver"
 )
 
 // kubeconfigOf is a kubeconfig with something in its user and its cluster.
@@ -50,4 +56,42 @@ func TestRemoteConfig(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
+}
+
+// A cluster that two Secrets name is there for as long as one of them is.
+func TestClusterOfTwoSecrets(t *testing.T) {
+	source := NewSource(resolver.NewNames().AddLayer("test"), Config{})
+	defer source.end()
+	nowhere, stop := context.WithCancel(t.Context())
+	stop() // no API server is asked
+	r := &remotes{source: source, ctx: nowhere, log: slog.New(slog.DiscardHandler),
+		from:  Secrets{Cluster: Cluster{Zones: []string{"example.org"}}},
+		byKey: make(map[key]map[string][]byte), owner: make(map[string]key)}
+	secret := func(host string) *corev1.Secret {
+		text := strings.Replace(kubeconfigOf("token: x", ""), "192.0.2.1", host, 1)
+		return &corev1.Secret{Data: map[string][]byte{"east": []byte(text)}}
+	}
+	first, second, wrong := key{"default", "z"}, key{"default", "b"}, key{"default", "a"}
+	reached := func(want string) {
+		t.Helper()
+		got := "nobody"
+		if at := source.slot("east"); at != nil {
+			got = at.next.Rest.Host
+		}
+		if got != want {
+			t.Errorf("reached at %s, want %s", got, want)
+		}
+	}
+	r.set(first, secret("192.0.2.1"))
+	r.set(second, secret("192.0.2.2"))
+	r.set(wrong, &corev1.Secret{Data: map[string][]byte{"east": []byte("garbage")}})
+	reached("https://192.0.2.1:6443")
+	r.set(first, nil)
+	reached("https://192.0.2.2:6443")
+	r.set(first, secret("192.0.2.3"))
+	reached("https://192.0.2.2:6443")
+	r.set(second, &corev1.Secret{})
+	reached("https://192.0.2.3:6443")
+	r.set(first, nil)
+	reached("nobody")
 }

@@ -213,8 +213,13 @@ func TestSecrets(t *testing.T) {
 	east.endpoints(t, "web", "192.0.2.4")
 	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.4")
 
-	// And one that is gone takes its cluster with it.
+	// One that is gone leaves its cluster to another that names it, and the last one takes
+	// it away.
 	here.remove(t, here.core, "secrets", "east")
+	b.log.Saw(t, patience, `msg="the cluster is of another secret now" secret=default/twice cluster=east`)
+	east.endpoints(t, "web", "192.0.2.5")
+	b.eventually(t, "web.default.svc.east.example.org", "A", "192.0.2.5")
+	here.remove(t, here.core, "secrets", "twice")
 	b.eventually(t, "web.default.svc.east.example.org", "A", "SERVFAIL")
 }
 
