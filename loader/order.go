@@ -30,7 +30,8 @@ func CheckOrder(opts Options) Finding {
 	}
 	defer d.Close()
 	_ = d.open() // what there is of it
-	ahead, err := d.ahead()
+	first := canGoFirst()
+	ahead, err := d.ahead(first)
 	switch {
 	case errors.Is(err, unix.EPERM):
 		f.Have, f.Severity, f.Remedy = "unknown: no right to ask", Warning, "see the capabilities"
@@ -42,15 +43,16 @@ func CheckOrder(opts Options) Finding {
 			f.Have += fmt.Sprintf(", and %d more", more)
 		}
 		f.Remedy = "if it balances load, replies seem to come from a server that nobody asked: steer a cgroup below this one (--cgroup), since its programs run first"
-		if canGoFirst() {
+		if first {
 			f.Remedy = "if it balances load, replies seem to come from a server that nobody asked: unload and load again, to be the first"
 		}
 	}
 	return f
 }
 
-// ahead names the programs in front of ours, or all where ours would be the last.
-func (d *Datapath) ahead() ([]string, error) {
+// ahead names the programs in front of ours, or all where ours would be the last: it is not
+// there, and cannot go first.
+func (d *Datapath) ahead(first bool) ([]string, error) {
 	own := make(map[string]ebpf.ProgramID)
 	for _, a := range d.attachments {
 		id, attached, err := a.runs()
@@ -61,7 +63,6 @@ func (d *Datapath) ahead() ([]string, error) {
 			own[a.hook.name] = id
 		}
 	}
-	first := canGoFirst()
 	var out []string
 	for _, h := range hooks() {
 		ids, _, err := queryHook(d.opts.Cgroup, h)
