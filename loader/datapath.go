@@ -133,6 +133,9 @@ func Open(opts Options) (*Datapath, error) {
 	return d, nil
 }
 
+// Options returns what the datapath was loaded with.
+func (d *Datapath) Options() Options { return d.opts }
+
 // Port returns the target's port.
 func (d *Datapath) Port() uint16 { return d.opts.port() }
 

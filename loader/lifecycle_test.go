@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/bpf"
 	"github.com/dnsteer/dnsteer/test/testenv"
@@ -179,4 +180,85 @@ func TestNameserverRules(t *testing.T) {
 		s := shape{Server: at(server)}
 		w.startQuerier(t, s).settle(t, 3).wantFrom(t, s, want)
 	}
+}
+
+// Open takes from what is loaded which nameservers are steered, in whatever words it was told.
+func TestNameserversReadBack(t *testing.T) {
+	parse := func(texts ...string) (all []netip.Prefix) {
+		for _, text := range texts {
+			all = append(all, netip.MustParsePrefix(text))
+		}
+		return all
+	}
+	opts := pinned(t)
+	for _, tc := range []struct {
+		name                 string
+		only, except         []netip.Prefix
+		wantOnly, wantExcept []netip.Prefix
+	}{
+		{"all", nil, nil, nil, nil},
+		{"only", parse("192.0.2.53/24", "2001:db8::/32", "192.0.2.0/24"), nil, parse("192.0.2.0/24", "2001:db8::/32"), nil},
+		{"except", nil, parse("2001:db8::53/128", "192.0.2.53/32"), nil, parse("192.0.2.53/32", "2001:db8::53/128")},
+		{"both", parse("192.0.2.0/24"), parse("192.0.2.53/32"), parse("192.0.2.0/24"), parse("192.0.2.53/32")},
+		{"in both", parse("192.0.2.0/24", "192.0.2.53/32"), parse("192.0.2.53/32"), parse("192.0.2.0/24"), parse("192.0.2.53/32")},
+		{"v4-mapped", nil, parse("::ffff:192.0.2.0/120"), nil, parse("192.0.2.0/24")},
+		{"each family", parse("0.0.0.0/0"), parse("::/8"), parse("0.0.0.0/0"), parse("::/8")},
+		{"only everything", parse("::/0"), nil, parse("::/0"), nil},
+		{"nothing", nil, parse("::/0"), nil, parse("::/0")},
+		{"nothing but", parse("192.0.2.0/24"), parse("::/0"), parse("192.0.2.0/24"), nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			loaded := opts
+			loaded.Only, loaded.Except = tc.only, tc.except
+			mustLoad(t, loaded, seams{})
+			d, err := Open(opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			got := d.Options()
+			same := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+			if diff := cmp.Diff(tc.wantOnly, got.Only, same); diff != "" {
+				t.Errorf("only (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tc.wantExcept, got.Except, same); diff != "" {
+				t.Errorf("except (-want +got):\n%s", diff)
+			}
+			if !got.SameNameservers(loaded) {
+				t.Error("they are said to differ from what was loaded")
+			}
+			other := Options{Only: append(parse("198.51.100.53/32"), loaded.Only...)}
+			if got.SameNameservers(other) {
+				t.Errorf("they are said to be %v alone", other.Only)
+			}
+			if err := Unload(opts, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// As many as there is room for are read back, and one more is no load.
+func TestManyNameservers(t *testing.T) {
+	opts := pinned(t)
+	for i := range 4096 {
+		opts.Except = append(opts.Except, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
+	}
+	mustLoad(t, opts, seams{})
+	d, err := Open(Options{Cgroup: opts.Cgroup, BPFFS: opts.BPFFS})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got := d.Options(); !got.SameNameservers(opts) {
+		t.Errorf("%d nameservers are read back, want %d", len(got.Except), len(opts.Except))
+	}
+	if err := Unload(opts, 0); err != nil {
+		t.Error(err)
+	}
+	opts.Except = append(opts.Except, netip.PrefixFrom(primary, 32))
+	if _, err := Load(opts); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("load with %d nameservers: %v, want %v", len(opts.Except), err, unix.ENOSPC)
+	}
+	wantClean(t, opts)
 }

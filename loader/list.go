@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,10 @@ type Loaded struct {
 	Cgroup   string `json:"cgroup,omitempty"` // the directory; empty if it is gone
 	Port     uint16 `json:"port"`
 	Layout   uint32 `json:"layout"`
-	Hooks    []Hook `json:"hooks"`
+	// Only and Except are those of Options.
+	Only   []netip.Prefix `json:"only,omitempty"`
+	Except []netip.Prefix `json:"except,omitempty"`
+	Hooks  []Hook         `json:"hooks"`
 	// Counts are the verdicts since it was loaded.
 	Counts []Count `json:"counts"`
 	// Leaks are the packets that left unsteered since CountLeaks; nil if nobody counts.
@@ -84,6 +88,7 @@ func describe(opts Options, id uint64) Loaded {
 	if about, err := d.about(); err == nil {
 		out.Layout, out.Port = about.Layout, uint16(about.Port)
 	}
+	out.Only, out.Except = d.opts.Only, d.opts.Except
 	for _, a := range d.attachments {
 		out.Hooks = append(out.Hooks, a.describe())
 	}

@@ -61,7 +61,10 @@ func (d *Datapath) openMaps(dir string) error {
 		}
 		d.maps[name] = m
 	}
-	return d.checkAbout()
+	if err := d.checkAbout(); err != nil {
+		return err
+	}
+	return d.readRules()
 }
 
 // unlessDenied says what a pin that cannot be opened means: the state is not what this

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -55,6 +56,10 @@ func (o Options) port() uint16 {
 	}
 	return o.Port
 }
+
+// SameNameservers tells whether two Options name the same nameservers in Only and Except, in
+// whatever order and however often.
+func (o Options) SameNameservers(other Options) bool { return maps.Equal(o.rules(), other.rules()) }
 
 // check refuses what cannot be meant.
 func (o Options) check() error {

@@ -5,6 +5,7 @@ package loader
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/dnsteer/dnsteer/bpf"
 )
@@ -32,34 +33,91 @@ func (d *Datapath) configure() error {
 	if err := d.maps[bpf.SteerMapSteerAbout].Put(uint32(0), about); err != nil {
 		return fmt.Errorf("write about: %w", err)
 	}
-	if len(d.opts.Only) > 0 {
-		// Leave everything, but for what follows.
-		if err := d.putRule(netip.PrefixFrom(netip.IPv6Unspecified(), 0), bpf.SteerNameserverRuleNAMESERVER_LEAVE); err != nil {
-			return err
-		}
-	}
-	for _, p := range d.opts.Only {
-		if err := d.putRule(p, bpf.SteerNameserverRuleNAMESERVER_STEER); err != nil {
-			return err
-		}
-	}
-	for _, p := range d.opts.Except {
-		if err := d.putRule(p, bpf.SteerNameserverRuleNAMESERVER_LEAVE); err != nil {
-			return err
+	for key, rule := range d.opts.rules() {
+		if err := d.maps[bpf.SteerMapSteerNameserv].Put(key, rule); err != nil {
+			return fmt.Errorf("write rule for nameserver %s: %w", prefixOf(key), err)
 		}
 	}
 	return nil
 }
 
-func (d *Datapath) putRule(p netip.Prefix, rule bpf.SteerNameserverRule) error {
+// rules are Only and Except as the programs know them.
+type rules map[bpf.SteerNameserverKey]bpf.SteerNameserverRule
+
+// everywhere is the key of all nameservers.
+var everywhere = keyOf(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+
+// rules returns what the programs are to go by. Of a prefix that is in both lists, Except
+// counts.
+func (o Options) rules() rules {
+	r := make(rules)
+	if len(o.Only) > 0 {
+		r[everywhere] = bpf.SteerNameserverRuleNAMESERVER_LEAVE // but for what follows
+	}
+	for _, p := range o.Only {
+		r[keyOf(p)] = bpf.SteerNameserverRuleNAMESERVER_STEER
+	}
+	for _, p := range o.Except {
+		r[keyOf(p)] = bpf.SteerNameserverRuleNAMESERVER_LEAVE
+	}
+	return r
+}
+
+// lists is the inverse of Options.rules, in the order of the addresses.
+func (r rules) lists() (only, except []netip.Prefix) {
+	for key, rule := range r {
+		switch {
+		case rule == bpf.SteerNameserverRuleNAMESERVER_STEER:
+			only = append(only, prefixOf(key))
+		case key != everywhere:
+			except = append(except, prefixOf(key))
+		}
+	}
+	if r[everywhere] == bpf.SteerNameserverRuleNAMESERVER_LEAVE && len(only) == 0 {
+		except = append(except, prefixOf(everywhere))
+	}
+	slices.SortFunc(only, netip.Prefix.Compare)
+	slices.SortFunc(except, netip.Prefix.Compare)
+	return only, except
+}
+
+// keyOf holds IPv4 as ::ffff:a.b.c.d.
+func keyOf(p netip.Prefix) bpf.SteerNameserverKey {
 	bits := p.Bits()
 	if p.Addr().Is4() {
-		bits += 96 // held as ::ffff:a.b.c.d
+		bits += v4Mapped
 	}
-	key := bpf.SteerNameserverKey{PrefixLen: uint32(bits), Address: toAddress(p.Masked().Addr())}
-	if err := d.maps[bpf.SteerMapSteerNameserv].Put(key, rule); err != nil {
-		return fmt.Errorf("write rule for nameserver %s: %w", p, err)
+	return bpf.SteerNameserverKey{PrefixLen: uint32(bits), Address: toAddress(p.Masked().Addr())}
+}
+
+// prefixOf is the inverse of keyOf.
+func prefixOf(key bpf.SteerNameserverKey) netip.Prefix {
+	a, bits := fromAddress(key.Address), int(key.PrefixLen)
+	switch {
+	case !a.IsValid(): // all zero, which means none elsewhere
+		a = netip.IPv6Unspecified()
+	case a.Is4():
+		bits -= v4Mapped
 	}
+	return netip.PrefixFrom(a, bits)
+}
+
+// v4Mapped is how many bits ::ffff:0:0 has, below which IPv4 is.
+const v4Mapped = 96
+
+// readRules takes over Only and Except from what was loaded.
+func (d *Datapath) readRules() error {
+	r := make(rules)
+	var key bpf.SteerNameserverKey
+	var rule bpf.SteerNameserverRule
+	all := d.maps[bpf.SteerMapSteerNameserv].Iterate()
+	for all.Next(&key, &rule) {
+		r[key] = rule
+	}
+	if err := all.Err(); err != nil {
+		return unlessDenied("read rules for nameservers", err)
+	}
+	d.opts.Only, d.opts.Except = r.lists()
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
+	"strings"
 
 	"github.com/dnsteer/dnsteer/loader"
 )
@@ -43,6 +45,29 @@ func options(e env, name string, args []string, more func(*flag.FlagSet)) (loade
 	return o, defaultCgroup(&o)
 }
 
+// nameservers spells the options that say which nameservers are steered.
+func nameservers(o loader.Options) string {
+	var words []string
+	for _, p := range o.Only {
+		words = append(words, "--only "+spell(p))
+	}
+	for _, p := range o.Except {
+		words = append(words, "--except "+spell(p))
+	}
+	if words == nil {
+		return "no --only or --except"
+	}
+	return strings.Join(words, " ")
+}
+
+// spell writes a prefix as it is given: one address without length.
+func spell(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
 // loadCommand loads what run or an agent later adopts. Until then there is no listener,
 // and every query goes to its nameserver.
 func loadCommand(_ context.Context, e env, args []string) error {
@@ -62,7 +87,12 @@ func loadCommand(_ context.Context, e env, args []string) error {
 	o.Port, o.Only, o.Except = uint16(port), s.only, s.except
 	d, err := loader.Load(o)
 	if errors.Is(err, loader.ErrLoaded) {
-		fmt.Fprintf(e.stderr, "dnsteer: already loaded for %s\n", o.Cgroup)
+		with := ""
+		if d, err := loader.Open(o); err == nil { // it may be another version's
+			with = fmt.Sprintf(", with --port %d and %s", d.Port(), nameservers(d.Options()))
+			d.Close()
+		}
+		fmt.Fprintf(e.stderr, "dnsteer: already loaded for %s%s\n", o.Cgroup, with)
 		return nil
 	}
 	if err != nil {

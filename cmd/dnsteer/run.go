@@ -143,9 +143,9 @@ func (s *service) tryLoadOrAdopt() error {
 		return withHint(err, fmt.Sprintf("use --port %d, or run 'dnsteer unload' first", s.datapath.Port()))
 	}
 	s.adopted = true
-	s.say("adopted the datapath that was loaded for %s; its --only and --except stay", s.opts.Cgroup)
-	if len(s.opts.Only)+len(s.opts.Except) > 0 {
-		s.say("warning: --only and --except of this run may not be those; 'dnsteer unload' first makes them count")
+	s.say("adopted the datapath that was loaded for %s", s.opts.Cgroup)
+	if loaded := s.datapath.Options(); !loaded.SameNameservers(s.opts) {
+		s.say("warning: it was loaded with %s, and stays so, while this run has %s; 'dnsteer unload' first makes those count", nameservers(loaded), nameservers(s.opts))
 	}
 	return nil
 }

@@ -108,6 +108,9 @@ func (s state) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "cgroup\t%s\n", cgroup)
 	fmt.Fprintf(t, "target\t127.0.0.1:%d, [::1]:%d\n", s.Port, s.Port)
+	if len(s.Only)+len(s.Except) > 0 {
+		fmt.Fprintf(t, "nameservers\t%s\n", nameservers(loader.Options{Only: s.Only, Except: s.Except}))
+	}
 	fmt.Fprintf(t, "hooks\t%d of %d attached, layout %d\n", attached, len(s.Hooks), s.Layout)
 	fmt.Fprintf(t, "resolver\t%s\n", resolverIs)
 	if s.Restarts != nil {

@@ -3,6 +3,7 @@
 package failure
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -44,11 +45,14 @@ func TestRunTwice(t *testing.T) {
 // Runs in several namespaces share the datapath of their cgroup. It goes with the last.
 func TestRunInTwoNamespaces(t *testing.T) {
 	w := newWorld(t)
-	first := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts)
+	first := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts, "--except", "192.0.2.64/26,192.0.2.99")
 	other := w.place
 	other.NetNS = testenv.NewNetNS(t)
-	second := dnsteer.Run(t, other, w.bpffs, "--hosts", w.hosts)
+	second := dnsteer.Run(t, other, w.bpffs, "--hosts", w.hosts, "--except", "192.0.2.99", "--except", "192.0.2.64/26")
 	second.AwaitStderr("adopted the datapath")
+	if said := second.Stderr(); strings.Contains(said, "--except") {
+		t.Errorf("stderr %q, although both runs have the same nameservers", said)
+	}
 	first.Stop()
 	if n := dnsteer.Attached(t, other.Cgroup); n != 8 {
 		t.Errorf("%d programs are attached while a run needs them, want 8", n)
@@ -62,11 +66,26 @@ func TestRunInTwoNamespaces(t *testing.T) {
 // --force' takes it from one that did.
 func TestRunOnWhatWasLoaded(t *testing.T) {
 	w := newWorld(t)
-	d, err := loader.Load(loader.Options{Cgroup: w.place.Cgroup.Path, BPFFS: w.bpffs})
+	d, err := loader.Load(loader.Options{Cgroup: w.place.Cgroup.Path, BPFFS: w.bpffs, Except: []netip.Prefix{netip.MustParsePrefix("192.0.2.64/26")}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.Close()
+	for _, tc := range []struct{ command, want string }{
+		{"load --only 192.0.2.99 --cgroup " + w.place.Cgroup.Path, ", with --port 15053 and --except 192.0.2.64/26\n"},
+		{"status", "nameservers  --except 192.0.2.64/26\n"},
+		{"status --json", `"except": [
+      "192.0.2.64/26"
+    ]`},
+	} {
+		cmd := w.place.Command(t, append(strings.Fields(tc.command), "--bpffs", w.bpffs)...)
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		w.place.Start(t, cmd)
+		if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), tc.want) {
+			t.Errorf("dnsteer %s: %v, %q, want %q", tc.command, err, &out, tc.want)
+		}
+	}
 	cmd := w.place.Command(t, "run", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs, "--names", w.hosts)
 	w.place.Start(t, cmd)
 	if err := cmd.Wait(); err == nil {
@@ -76,7 +95,7 @@ func TestRunOnWhatWasLoaded(t *testing.T) {
 		t.Errorf("%d programs are attached after a run that failed, want 8", n)
 	}
 	s := dnsteer.Run(t, w.place, w.bpffs, "--hosts", w.hosts, "--only", "192.0.2.99")
-	s.AwaitStderr("its --only and --except stay\ndnsteer: warning: --only")
+	s.AwaitStderr("warning: it was loaded with --except 192.0.2.64/26, and stays so, while this run has --only 192.0.2.99;")
 	cmd = w.place.Command(t, "unload", "--force", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs)
 	w.place.Start(t, cmd)
 	if err := cmd.Wait(); err != nil {
