@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,6 +203,39 @@ func TestOwnResolver(t *testing.T) {
 	})
 	agent := <-started
 	w.becomes(t, pod, fromTab)
+	agent.end(t, unix.SIGTERM)
+}
+
+// A pod whose own resolver is silent holds no other up: both are asked at the same time.
+func TestSilentResolvers(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	meet, met := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	for _, uid := range []string{uidA, uidB} {
+		pod, _ := testenv.NewLink(t)
+		w.runPod(t, pod, uid, confA)
+		silent := listenUDP(t, pod, "127.0.0.1:15053")
+		go func() {
+			for {
+				if _, _, err := silent.ReadFrom(make([]byte, 512)); err != nil {
+					return
+				}
+				select { // while it is waited for
+				case meet <- struct{}{}:
+				case <-meet:
+					once.Do(func() { close(met) })
+				case <-time.After(probeTimeout * 9 / 10):
+				}
+			}
+		}()
+	}
+	agent := w.start(t, testenv.NewNetNS(t))
+	select {
+	case <-met:
+	case <-time.After(patience):
+		t.Error("one is asked after the other")
+	}
 	agent.end(t, unix.SIGTERM)
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
@@ -19,6 +20,9 @@ const (
 	// confInterval is how soon a pod's resolv.conf is read again. The kubelet writes it
 	// once; who edits it by hand can wait.
 	confInterval = time.Minute
+	// settledAtOnce is how many pods reconcile settles side by side, as many as plugins may
+	// announce: one whose own resolver or filesystem is silent takes a second or two.
+	settledAtOnce = 64
 )
 
 // reconcileLoop does what nobody tells: pods that ran before, a DEL that came while there
@@ -49,16 +53,31 @@ func (a *agent) reconcile() {
 	if err != nil {
 		a.log.Warn("go by what the runtime tells", "err", err)
 	}
-	var late []*pod // steered now, while its processes ran before
-	for _, p := range a.look(seen) {
-		a.readConf(p)
-		if a.settleOne(p) {
-			late = append(late, p)
-		}
-	}
-	if len(late) > 0 {
+	if late := a.settleAll(a.look(seen)); len(late) > 0 {
 		a.move("with their nameserver", a.datapath.ResteerIn, late...)
 	}
+}
+
+// settleAll settles pods, and returns those that are steered now, while their processes ran
+// before.
+func (a *agent) settleAll(pods []*pod) (late []*pod) {
+	var mu sync.Mutex // guards late
+	var all sync.WaitGroup
+	turns := make(chan struct{}, settledAtOnce)
+	for _, p := range pods {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			a.readConf(p)
+			if a.settleOne(p) {
+				mu.Lock()
+				defer mu.Unlock()
+				late = append(late, p)
+			}
+		})
+	}
+	all.Wait()
+	return late
 }
 
 // look brings what is known into line with what is seen, and returns all pods. Where nothing
