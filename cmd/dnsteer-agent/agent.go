@@ -64,6 +64,12 @@ func (a *agent) Add(ctx context.Context, at cnirpc.Attachment) error {
 	a.awaitKnown(ctx, at.Pod.UID)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	is, _ := a.isAt(at.Path, p.ns)
+	if !is && ctx.Err() != nil {
+		// Its DEL may have come before: it would be known for ever.
+		_ = p.file.Close()
+		return errors.New("enrol pod: nobody waits for it, and its namespace has gone")
+	}
 	if old, ok := a.attachments[at.ID]; ok && old.ns != p.ns {
 		// The runtime has begun anew under the same name.
 		if err := a.detach(at.ID); err != nil {
@@ -72,7 +78,7 @@ func (a *agent) Add(ctx context.Context, at cnirpc.Attachment) error {
 	}
 	p = a.meet(p)
 	p.attach(at)
-	if is, _ := a.isAt(at.Path, p.ns); is {
+	if is {
 		p.path = at.Path
 	}
 	a.attachments[at.ID] = p

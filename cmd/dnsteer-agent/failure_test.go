@@ -60,6 +60,36 @@ func TestHung(t *testing.T) {
 	agent.end(t, unix.SIGTERM)
 }
 
+// A pod that came and went while the agent hung is not kept by its ADD, which is heard then.
+func TestAddHeardLate(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	agent := w.start(t, testenv.NewNetNS(t))
+	pod := testenv.NewNetNS(t)
+	fd, err := unix.FcntlInt(pod.File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := podAttachment(t, pod, "short-lived", "192.0.2.53")
+	at.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+	if err := agent.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	short := cnirpc.Client{Socket: w.socket(), Timeout: 100 * time.Millisecond}
+	if err := short.Add(t.Context(), at); !errors.Is(err, cnirpc.ErrAway) {
+		t.Errorf("add with a hung agent: %v", err)
+	}
+	if err := unix.Close(fd); err != nil { // as a runtime unmounts it
+		t.Fatal(err)
+	}
+	if err := agent.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	agent.says(t, "answer add of short-lived")
+	agent.letsGo(t, pod)
+	agent.end(t, unix.SIGTERM)
+}
+
 // Pods that come and go by the dozen, the same namespace again at once: nothing fails,
 // nothing is left.
 func TestChurn(t *testing.T) {

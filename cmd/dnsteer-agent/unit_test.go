@@ -34,6 +34,29 @@ func idle(t *testing.T) (*agent, *os.File) {
 	}, namespace
 }
 
+// An ADD for which nobody waits may come after its DEL, and is for nothing if the namespace
+// has gone; one whose path is not seen from here may be believed else.
+func TestAddForNobody(t *testing.T) {
+	a, namespace := idle(t)
+	a.root, a.store = "/", store{t.TempDir()}
+	defer a.letGo()
+	at := cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "c1", IfName: "eth0"}, Path: "/run/netns/of-no-pod", Namespace: namespace}
+	gone, stop := context.WithCancel(t.Context())
+	stop()
+	if err := a.Add(gone, at); err == nil || len(a.pods) != 0 || len(a.attachments) != 0 {
+		t.Errorf("%v: pods %v, attachments %v", err, a.pods, a.attachments)
+	}
+	for ctx, path := range map[context.Context]string{t.Context(): at.Path, gone: namespace.Name()} {
+		at.Path = path
+		if err := a.Add(ctx, at); err != nil || len(a.attachments) != 1 {
+			t.Errorf("of %s: %v", path, err)
+		}
+		if err := a.Del(ctx, at); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Where processes cannot be looked at, as without a descriptor left, no pod has gone.
 func TestBlind(t *testing.T) {
 	a, namespace := idle(t)

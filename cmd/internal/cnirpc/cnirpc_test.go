@@ -168,7 +168,7 @@ func fillBacklog(t *testing.T, path string) {
 	dialRaw(t, path) // the one that fits
 }
 
-// A context that ends wakes the client before its own timeout.
+// A context that ends wakes the client before its own timeout, and the agent hears of it.
 func TestCancel(t *testing.T) {
 	path, agent := socketPath(t), &recorder{block: make(chan struct{}), ended: make(chan error, 1)}
 	serve(t, agent, path)
@@ -185,7 +185,15 @@ func TestCancel(t *testing.T) {
 	if err := <-result; !errors.Is(err, ErrAway) {
 		t.Errorf("got %v, want ErrAway", err)
 	}
-	close(agent.block)
+	select {
+	case err := <-agent.ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("agent's context ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the agent works for nobody")
+		close(agent.block)
+	}
 }
 
 // An agent is told how long the plugin waits.
@@ -194,6 +202,11 @@ func TestHungAgent(t *testing.T) {
 	serve(t, agent, path)
 	if err := (Client{Socket: path, Timeout: 50 * time.Millisecond}).Status(t.Context()); err == nil {
 		t.Error("a hung agent is taken for a good one")
+	}
+	<-agent.ended
+	conn := dialRaw(t, path) // which does not end itself
+	if err := send(conn, request{Version: Version, Do: verbStatus, TimeoutMS: 50}, nil); err != nil {
+		t.Fatal(err)
 	}
 	if err := <-agent.ended; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("agent's context ended with %v, want its deadline", err)

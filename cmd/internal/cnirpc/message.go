@@ -20,7 +20,8 @@ const DefaultSocket = "/run/dnsteer/agent.sock"
 const maxMessage = 1 << 20
 
 // Agent is what the plugin asks for. Each method maps to the CNI command of its name.
-// All must be safe for concurrent use, and idempotent: runtimes repeat what they ask.
+// All must be safe for concurrent use, and idempotent: runtimes repeat what they ask. The
+// context ends when the plugin does not wait any more.
 //
 // The errors that mean something to the plugin are the sentinels of this package.
 type Agent interface {

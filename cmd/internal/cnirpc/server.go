@@ -160,12 +160,49 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	// What has begun is finished: an agent that ends leaves nothing half-way.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout())
 	defer cancel()
+	stop := whenClosed(conn, cancel)
 	result := s.do(ctx, r)
+	stop()
 	_ = conn.SetDeadline(time.Now().Add(requestTimeout))
 	if err := send(conn, newResponse(result), nil); err != nil {
 		return fmt.Errorf("answer %s of %s: %w", r.Do, r.Attachment.ContainerID, err)
 	}
 	return nil
+}
+
+// whenClosed calls f if the client, which has no more to say, closes the connection before
+// stop: at once if it has already.
+func whenClosed(conn *net.UnixConn, f func()) (stop func()) {
+	if isClosed(conn) {
+		f()
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			f()
+		}
+	}()
+	return func() {
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
+		<-ended
+	}
+}
+
+// isClosed tells whether the client has closed the connection.
+func isClosed(conn *net.UnixConn) bool {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := false
+	err = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, pollErr := unix.Poll(poll, 0)
+		closed = pollErr == nil && n > 0
+	})
+	return closed || err != nil
 }
 
 func (r request) timeout() time.Duration {
