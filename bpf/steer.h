@@ -76,6 +76,7 @@ enum scope_flag {
 	SCOPE_CLOSED = 4,    /* no live listener: EPERM */
 	SCOPE_FOREIGN = 8,   /* any listener will do; it has no heart */
 	SCOPE_UNTAGGED = 16, /* loopback stands for whatever the socket asked last */
+	SCOPE_NODE = 32,     /* enrolled by who serves the node; means nothing to the programs */
 };
 
 /* What a namespace's listener carries in its socket storage, and thereby the

@@ -80,6 +80,7 @@ const (
 	SteerScopeFlagSCOPE_CLOSED    SteerScopeFlag = 4
 	SteerScopeFlagSCOPE_FOREIGN   SteerScopeFlag = 8
 	SteerScopeFlagSCOPE_UNTAGGED  SteerScopeFlag = 16
+	SteerScopeFlagSCOPE_NODE      SteerScopeFlag = 32
 )
 
 type SteerVerdict uint32

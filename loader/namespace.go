@@ -5,7 +5,9 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -86,10 +88,35 @@ func (d *Datapath) EnrolNamespace(cookie uint64, s Scope, foreign bool) error {
 			v.PrimarySource[family] = toAddress(sourceFor(fromAddress(v.Primary[family])))
 		}
 	}
-	if err := d.maps[bpf.SteerMapSteerEnrolled].Put(cookie, v); err != nil {
+	enrolled := d.maps[bpf.SteerMapSteerEnrolled]
+	err := enrolled.Put(cookie, v)
+	if errors.Is(err, unix.E2BIG) {
+		return fmt.Errorf("enrol network namespace %d: there are %d already, those that have gone and nobody withdrew included: %w",
+			cookie, enrolled.MaxEntries(), err)
+	}
+	if err != nil {
 		return fmt.Errorf("enrol network namespace %d: %w", cookie, err)
 	}
 	return nil
+}
+
+// NodeNamespaces returns the cookies of the namespaces that EnrolNamespace has enrolled on
+// behalf of the node (Scope.Node), and nobody has withdrawn: also of those that have gone
+// since. Which are there still, the kernel does not tell.
+func (d *Datapath) NodeNamespaces() ([]uint64, error) {
+	found := make(map[uint64]bool)
+	var cookie uint64
+	var s bpf.SteerScope
+	all := d.maps[bpf.SteerMapSteerEnrolled].Iterate()
+	for all.Next(&cookie, &s) {
+		if s.Flags&bpf.SteerScopeFlagSCOPE_NODE != 0 {
+			found[cookie] = true
+		}
+	}
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) { // it changes meanwhile
+		return nil, fmt.Errorf("list network namespaces: %w", err)
+	}
+	return slices.Sorted(maps.Keys(found)), nil
 }
 
 // WithdrawNamespace undoes EnrolNamespace. It is no error if there is nothing to undo.

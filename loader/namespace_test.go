@@ -3,10 +3,14 @@
 package loader
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/bpf"
 	"github.com/dnsteer/dnsteer/test/testenv"
@@ -23,6 +27,8 @@ func TestEnrolNamespace(t *testing.T) {
 	scope := Scope{OwnerUID: 1337, OwnerGID: 1338, PrimaryIPv4: primary}
 	closed := scope
 	closed.FailClosed = true
+	node := scope
+	node.Node = true
 
 	for _, tc := range []struct {
 		name    string
@@ -34,6 +40,7 @@ func TestEnrolNamespace(t *testing.T) {
 		{"plain", scope, false, false, 0},
 		{"closed", closed, false, false, bpf.SteerScopeFlagSCOPE_CLOSED},
 		{"foreign", scope, true, false, bpf.SteerScopeFlagSCOPE_FOREIGN | bpf.SteerScopeFlagSCOPE_UNTAGGED},
+		{"of the node", node, false, false, bpf.SteerScopeFlagSCOPE_NODE},
 		{"from inside", scope, false, true, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -89,5 +96,47 @@ func TestNamespaceCookie(t *testing.T) {
 	}
 	if len(seen) != 2 {
 		t.Errorf("two namespaces have %d cookies", len(seen))
+	}
+}
+
+// What is enrolled on behalf of the node is told from the rest, and stays told until it is
+// withdrawn. When there is no room for more, the error says so.
+func TestNodeNamespaces(t *testing.T) {
+	testenv.Privileged(t)
+	d, err := Load(Options{Cgroup: testenv.NewCgroup(t).Path})
+	if err != nil {
+		t.Fatalf("load: %v", err)
+	}
+	defer d.Close()
+	const first = 1 << 40 // nobody's
+	room := uint64(d.maps[bpf.SteerMapSteerEnrolled].MaxEntries())
+	var want []uint64
+	for cookie := uint64(first); cookie < first+room; cookie++ {
+		node := cookie%2 == 0
+		if node {
+			want = append(want, cookie)
+		}
+		if err := d.EnrolNamespace(cookie, Scope{Node: node}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := d.NodeNamespaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("namespaces of the node (-want +got):\n%s", diff)
+	}
+	err = d.EnrolNamespace(first+room, Scope{}, false)
+	if want := fmt.Sprintf("there are %d already", room); !errors.Is(err, unix.E2BIG) || !strings.Contains(err.Error(), want) {
+		t.Errorf("one more: %v, want %q", err, want)
+	}
+	for _, cookie := range want {
+		if err := d.WithdrawNamespace(cookie); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, err := d.NodeNamespaces(); err != nil || len(got) > 0 {
+		t.Errorf("after they were withdrawn: %d, %v", len(got), err)
 	}
 }

@@ -23,6 +23,9 @@ type Scope struct {
 	// Untagged gives up tags: all queries arrive at the loopback address, and a socket
 	// that asks two nameservers sees both reply as the one it asked last.
 	Untagged bool
+	// Node says on whose behalf EnrolNamespace is called: of one process that serves all
+	// namespaces, whose successor is to know what it has left, see NodeNamespaces.
+	Node bool
 }
 
 func (s Scope) settings(flags bpf.SteerScopeFlag) bpf.SteerScope {
@@ -34,6 +37,9 @@ func (s Scope) settings(flags bpf.SteerScopeFlag) bpf.SteerScope {
 	}
 	if s.Untagged {
 		v.Flags |= bpf.SteerScopeFlagSCOPE_UNTAGGED
+	}
+	if s.Node {
+		v.Flags |= bpf.SteerScopeFlagSCOPE_NODE
 	}
 	return v
 }
