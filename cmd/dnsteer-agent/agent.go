@@ -42,6 +42,7 @@ type agent struct {
 	attachments map[cnirpc.ID]*pod
 	draining    map[proc.NamespaceID]chan struct{} // closed when the scope before has let go
 	closed      bool
+	leftEnded   bool           // what an agent before us left has been withdrawn
 	beginnings  sync.WaitGroup // scopes that begin; none does once it is closed
 }
 

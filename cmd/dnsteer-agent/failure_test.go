@@ -5,9 +5,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +17,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
+	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -161,6 +165,78 @@ func TestStore(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.dir, "*")); len(left) != 3 {
 		t.Errorf("damaged files are left: %v", left)
+	}
+}
+
+// What an agent that was killed has enrolled for pods' own resolvers ends with those pods, and
+// where policy is another when the next one comes; what somebody else has enrolled does not.
+func TestLeftByKilled(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	node := testenv.NewNetNS(t)
+	agent := w.start(t, node)
+	d, err := loader.Open(w.opts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	stays, unwanted, gone := testenv.NewNetNS(t), testenv.NewNetNS(t), testenv.NewNetNS(t)
+	for _, pod := range []struct {
+		ns          *testenv.NetNS
+		annotations map[string]string
+	}{
+		{stays, map[string]string{cluster.Resolver: "pod", cluster.Steer: "true"}},
+		{unwanted, map[string]string{cluster.Resolver: "pod"}},
+		{gone, map[string]string{cluster.Resolver: "pod", cluster.Steer: "true"}},
+	} {
+		at := podAttachment(t, pod.ns, fmt.Sprint(pod.ns.Cookie()), "192.0.2.53")
+		at.Annotations = pod.annotations
+		if pod.ns == gone {
+			at.Path = filepath.Join(w.dir, "gone") // nothing is there when the next agent looks
+		}
+		if err := w.client().Add(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	own := testenv.Nameserver(t, other, netip.MustParseAddrPort("127.0.0.1:15053"), nil)
+	scope := loader.Scope{OwnerUID: loader.DefaultOwner, OwnerGID: loader.DefaultOwner}
+	if err := d.EnrolNamespace(other.Cookie(), scope, true); err != nil {
+		t.Fatal(err)
+	}
+	want := func(when string, want ...uint64) {
+		t.Helper()
+		got, err := d.NodeNamespaces()
+		slices.Sort(want)
+		if !slices.Equal(got, want) || err != nil {
+			t.Errorf("%s %v are enrolled, want %v: %v", when, got, want, err)
+		}
+	}
+	want("while it runs", stays.Cookie(), unwanted.Cookie(), gone.Cookie())
+	agent.end(t, unix.SIGKILL)
+	want("after it was killed", stays.Cookie(), unwanted.Cookie(), gone.Cookie())
+	agent = w.start(t, node, "-steer=marked")
+	want("when the next one serves", stays.Cookie())
+	agent.end(t, unix.SIGTERM)
+	want("after that has ended")
+	w.expect(t, other, "192.0.2.53", svc, testenv.AnswerOf(own.Addr.Addr()).String())
+}
+
+// An agent that adopts a datapath that leaves nameservers alone says so.
+func TestAdoptsLists(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	opts := w.opts()
+	opts.Except = []netip.Prefix{netip.MustParsePrefix("192.0.2.53/32")}
+	d, err := loader.Load(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	agent := w.start(t, testenv.NewNetNS(t))
+	if log := agent.end(t, unix.SIGTERM); !strings.Contains(log, "only=[] except=[192.0.2.53/32]") {
+		t.Errorf("it does not say so: %s", log)
 	}
 }
 

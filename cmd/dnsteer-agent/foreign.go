@@ -68,6 +68,7 @@ func (s *podScope) enrol(conf resolvconf.Conf) error {
 			return err
 		}
 		settings := settingsOf(conf)
+		settings.Node = true
 		if s.listens && s.owner != 0 {
 			settings.OwnerUID = s.owner
 		} // Root is an application's too; a mesh's root has the group.
@@ -147,6 +148,41 @@ func (s *podScope) probe(conf resolvconf.Conf) error {
 		return fmt.Errorf("ask the pod's resolver: %w", errSilent)
 	}
 	return nil
+}
+
+// endLeft withdraws, once, what an agent that was killed has enrolled for pods' own resolvers
+// and no pod has a scope for: it has gone since, or is not to be steered any more. Others'
+// entries, as those of "dnsteer run", stay.
+func (a *agent) endLeft() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed || a.leftEnded {
+		return
+	}
+	held := make(map[uint64]bool)
+	for _, p := range a.pods {
+		if p.beginning != nil {
+			return // whose may be held is not known yet: the next time
+		}
+		if s, ok := p.scope.(*podScope); ok {
+			held[s.cookie] = true
+		}
+	}
+	a.leftEnded = true
+	enrolled, err := a.datapath.NodeNamespaces()
+	ended := 0
+	for _, cookie := range enrolled {
+		if !held[cookie] {
+			err = errors.Join(err, a.datapath.WithdrawNamespace(cookie))
+			ended++
+		}
+	}
+	if err != nil {
+		a.log.Warn("some namespaces stay enrolled that should not be", "err", err)
+	}
+	if ended > 0 {
+		a.log.Info("withdrew what a killed agent has left", "namespaces", ended)
+	}
 }
 
 func (s *podScope) check() error {

@@ -49,11 +49,16 @@ func (a *agent) reconcileLoop(ctx context.Context) {
 func (a *agent) reconcile() {
 	a.turn.Lock()
 	defer a.turn.Unlock()
+	told := a.cluster == nil || a.cluster.Synced()
 	seen, err := a.scanner.Scan()
 	if err != nil {
 		a.log.Warn("go by what the runtime tells", "err", err)
 	}
-	if late := a.settleAll(a.look(seen)); len(late) > 0 {
+	late := a.settleAll(a.look(seen))
+	if told && err == nil {
+		a.endLeft()
+	}
+	if len(late) > 0 {
 		a.move("with their nameserver", a.datapath.ResteerIn, late...)
 	}
 }

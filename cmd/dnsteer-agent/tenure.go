@@ -180,6 +180,9 @@ func (t *tenure) load(o *offer) error {
 	var err error
 	t.agent.datapath, err = loadOrAdopt(t.opts)
 	if err == nil {
+		if loaded := t.agent.datapath.Options(); !loaded.SameNameservers(t.opts) {
+			t.log.Warn("not all nameservers are steered: so it was loaded", "only", loaded.Only, "except", loaded.Except)
+		}
 		return t.agent.datapath.CountLeaks(t.countLeaks)
 	}
 	if !errors.Is(err, loader.ErrLayout) {
