@@ -104,7 +104,7 @@ func tryBalancer(t *testing.T, w *world, place string) {
 			t.Errorf("moved %d sockets, %v, want 1", moved, err)
 		}
 		old.settle(t, 3).wantFrom(t, connected, fromTable)
-		if err := d.Unload(lateReplies); err != nil {
+		if err := d.Unload(answersRead); err != nil {
 			t.Errorf("unload: %v", err)
 		}
 		for _, c := range []*child{old, late} {

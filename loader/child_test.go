@@ -73,14 +73,21 @@ func (c *child) report(t *testing.T) report {
 // answered until now, and waits for at least n answers more.
 func (c *child) settle(t *testing.T, n int) report {
 	t.Helper()
-	var sum report
 	c.report(t)
+	return c.collect(t, func(r report) bool { return r.count() >= n })
+}
+
+// collect returns a report of what the child saw since the last one, when that is enough
+// or something is wrong.
+func (c *child) collect(t *testing.T, enough func(report) bool) report {
+	t.Helper()
+	var sum report
 	testenv.Eventually(t, waitMost, func() error {
 		r := c.report(t)
 		r.add(sum)
 		sum = r
-		if r.count() < n && len(r.Errors) == 0 {
-			return fmt.Errorf("%d answers, want %d", r.count(), n)
+		if !enough(r) && len(r.Errors) == 0 {
+			return fmt.Errorf("answers so far: %v", r.Answers)
 		}
 		return nil
 	})

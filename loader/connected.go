@@ -205,11 +205,15 @@ func (all namespaces) move(again func(fd int) (bool, error), late *latecomers) (
 func (ns *namespace) move(again func(fd int) (bool, error), late *latecomers) (int, error) {
 	var moved int
 	var errs []error
+	var listening []*latecomer
 	for _, s := range ns.sockets {
 		if s.fd < 0 {
 			continue
 		}
-		restore := late.await(s)
+		c, restore := listenLate(s)
+		if c != nil {
+			listening = append(listening, c)
+		}
 		ok, err := again(s.fd)
 		restore()
 		if ok && err == nil {
@@ -219,8 +223,8 @@ func (ns *namespace) move(again func(fd int) (bool, error), late *latecomers) (i
 			errs = append(errs, fmt.Errorf("connect socket %s of process %d again: %w", s.local, s.pid, err))
 		}
 	}
-	if moved > 0 {
-		late.readdress(readUDP("/proc/thread-self/net"))
+	if len(listening) > 0 {
+		late.welcome(listening, readUDP("/proc/thread-self/net"))
 	}
 	return moved, errors.Join(errs...)
 }

@@ -66,7 +66,7 @@ func TestUnloadTwiceAtOnce(t *testing.T) {
 	errs := make([]error, 2)
 	var group sync.WaitGroup
 	for i := range errs {
-		group.Go(func() { errs[i] = d.Unload(0) })
+		group.Go(func() { errs[i] = d.Unload(nil) })
 	}
 	group.Wait()
 	for _, err := range errs {
@@ -102,7 +102,7 @@ func TestLoadWhileAnotherLingers(t *testing.T) {
 	}
 	defer d.Close()
 	wantAttached(t, opts.Cgroup, 1)
-	if err := d.Unload(0); err != nil {
+	if err := d.Unload(nil); err != nil {
 		t.Error(err)
 	}
 	wantClean(t, opts)

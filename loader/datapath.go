@@ -20,6 +20,7 @@ type Datapath struct {
 	id     uint64
 	seams  seams
 	maps   map[string]*ebpf.Map
+	late   latecomers
 
 	mu          sync.Mutex    // guards what follows
 	attachments []*attachment // in the order of hooks
@@ -110,8 +111,7 @@ func (d *Datapath) makeWay(final string) error {
 	old.mu.Lock()
 	defer old.mu.Unlock()
 	err = old.detach(requests)
-	_, late, returnErr := old.giveBack()
-	late.pass(0)
+	_, returnErr := old.Return()
 	return errors.Join(err, returnErr, tearDown(final, d.cgroup))
 }
 
@@ -148,6 +148,7 @@ func (d *Datapath) Pinned() bool { return d.opts.BPFFS != "" }
 // Close gives up the process's references. An unpinned datapath goes with the last of
 // them; Unload ends it with more care.
 func (d *Datapath) Close() {
+	d.late.close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, a := range d.attachments {

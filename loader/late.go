@@ -4,7 +4,10 @@ package loader
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
+	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,32 +16,32 @@ import (
 // A connected UDP socket hears its peer alone, and connecting it again makes it deaf to
 // the answer that the old peer is about to send. So, beside each socket that is moved,
 // a second one is bound to the same local address for a while. It hears whatever the
-// first does not; what comes from the old peer is sent again, as from the new one.
+// first does not; what comes from the old peer is sent again, as from the new one. That
+// needs CAP_NET_RAW.
 //
 // Why not wait until no answer is due: the kernel does not know, and an application
 // that always has a question open would never be moved. All of this is best effort:
 // where it cannot be done, an answer is lost as any datagram may be.
 
+// latePatience is for how long late answers are passed on: as long as resolv.conf's
+// default has an application wait for them. Nobody waits for us meanwhile.
+const latePatience = 5 * time.Second
+
 // latecomer is such a second socket.
 type latecomer struct {
-	socket   *connectedSocket
-	fd       int
-	old      netip.AddrPort // the peer before the move
+	inode    uint64         // of the socket that is moved
+	file     *os.File       // the second one
 	inject   int            // a raw socket in the same namespace, of the same family
+	old      netip.AddrPort // the peer before the move
 	from, to netip.AddrPort // as which, and to where, late answers are sent again
 }
 
-// latecomers are those of one move.
-type latecomers struct {
-	all []*latecomer
-}
-
-// await opens a latecomer for a socket that is about to be moved; the thread is in the
-// socket's namespace. restore takes back what the socket must bear meanwhile.
-func (l *latecomers) await(s *connectedSocket) (restore func()) {
-	nothing := func() {}
+// listenLate opens a latecomer for a socket that is about to be moved, or none; the thread
+// is in the socket's namespace. restore takes back what the socket must bear meanwhile.
+func listenLate(s *connectedSocket) (c *latecomer, restore func()) {
+	restore = func() {}
 	if s.local.Addr().IsUnspecified() {
-		return nothing
+		return nil, restore
 	}
 	family := unix.AF_INET6
 	if s.local.Addr().Is4() {
@@ -46,12 +49,12 @@ func (l *latecomers) await(s *connectedSocket) (restore func()) {
 	}
 	inject, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
-		return nothing
+		return nil, restore
 	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		_ = unix.Close(inject)
-		return nothing
+		return nil, restore
 	}
 	// Two UDP sockets may have one address if both say so, at the moment of bind.
 	before, _ := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
@@ -61,66 +64,86 @@ func (l *latecomers) await(s *connectedSocket) (restore func()) {
 	if err := unix.Bind(fd, sockaddr(s.local)); err != nil {
 		_ = unix.Close(inject)
 		_ = unix.Close(fd)
-		return restore
+		return nil, restore
 	}
-	l.all = append(l.all, &latecomer{socket: s, fd: fd, old: s.remote, inject: inject})
-	return restore
+	return &latecomer{inode: s.inode, file: os.NewFile(uintptr(fd), "latecomer"), inject: inject, old: s.remote}, restore
 }
 
-// readdress learns from the tables where the moved sockets are now, as packets see it:
-// what getsockname and getpeername tell has gone through the datapath.
-func (l *latecomers) readdress(table []procSocket) {
+// pass sends late answers on until file is closed, or its deadline has come.
+func (c *latecomer) pass() {
+	raw, err := c.file.SyscallConn()
+	for err == nil {
+		err = raw.Read(func(fd uintptr) bool { return c.passOne(int(fd)) })
+	}
+}
+
+// passOne is false if there is nothing to pass.
+func (c *latecomer) passOne(fd int) bool {
+	buffer := make([]byte, 1<<16)
+	n, source, err := unix.Recvfrom(fd, buffer, 0)
+	if errors.Is(err, unix.EAGAIN) {
+		return false
+	}
+	// If we are in the cgroup ourselves, the hook shows tags as their nameserver.
+	if err == nil && (addrPort(source) == c.old || addrPort(source) == c.from) {
+		_ = unix.Sendto(c.inject, datagram(c.from, c.to, buffer[:n]), 0, rawSockaddr(c.to.Addr()))
+	}
+	return true
+}
+
+func (c *latecomer) close() {
+	_ = c.file.Close()
+	_ = unix.Close(c.inject)
+}
+
+// latecomers are those of all moves whose time is not over. The zero value has none.
+type latecomers struct {
+	passing sync.WaitGroup
+
+	mu  sync.Mutex // guards all
+	all map[*latecomer]bool
+}
+
+// welcome has those of one move pass answers on from now. The table tells where the moved
+// sockets are, as packets see it: what getsockname and getpeername tell has gone through
+// the datapath.
+func (l *latecomers) welcome(list []*latecomer, table []procSocket) {
 	now := make(map[uint64]procSocket)
 	for _, s := range table {
 		now[s.inode] = s
 	}
-	for _, c := range l.all {
-		if s, ok := now[c.socket.inode]; ok {
-			c.from, c.to = s.remote, s.local
+	deadline := time.Now().Add(latePatience)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range list {
+		s, ok := now[c.inode]
+		if !ok || s.remote == c.old || c.file.SetReadDeadline(deadline) != nil {
+			c.close() // closed meanwhile, or where it was
+			continue
 		}
+		c.from, c.to = s.remote, s.local
+		if l.all == nil {
+			l.all = make(map[*latecomer]bool)
+		}
+		l.all[c] = true
+		l.passing.Go(func() {
+			c.pass()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.all, c)
+			c.close()
+		})
 	}
 }
 
-// pass sends late answers on for as long as it is told, and closes the latecomers.
-func (l *latecomers) pass(wait time.Duration) {
-	defer l.close()
-	deadline := time.Now().Add(wait)
-	poll := make([]unix.PollFd, len(l.all))
-	for i, c := range l.all {
-		poll[i] = unix.PollFd{Fd: int32(c.fd), Events: unix.POLLIN}
-	}
-	for left := wait; left > 0 && len(poll) > 0; left = time.Until(deadline) {
-		if _, err := unix.Poll(poll, int(left.Milliseconds())+1); err != nil && err != unix.EINTR {
-			return
-		}
-		for i, c := range l.all {
-			if poll[i].Revents != 0 {
-				c.passOne()
-			}
-		}
-	}
-}
-
-func (c *latecomer) passOne() {
-	buffer := make([]byte, 1<<16)
-	n, source, err := unix.Recvfrom(c.fd, buffer, 0)
-	if err != nil || !c.from.IsValid() || c.from == c.old {
-		return
-	}
-	// If we are in the cgroup ourselves, the hook shows tags as their nameserver.
-	if shown := addrPort(source); shown != c.old && shown != c.from {
-		return
-	}
-	_ = unix.Sendto(c.inject, datagram(c.from, c.to, buffer[:n]), 0, rawSockaddr(c.to.Addr()))
-}
-
-// close is for what was not closed by pass.
+// close ends them before their time.
 func (l *latecomers) close() {
-	for _, c := range l.all {
-		_ = unix.Close(c.fd)
-		_ = unix.Close(c.inject)
+	l.mu.Lock()
+	for c := range l.all {
+		_ = c.file.SetReadDeadline(time.Now())
 	}
-	l.all = nil
+	l.mu.Unlock()
+	l.passing.Wait()
 }
 
 // rawSockaddr is the destination for a raw socket, to which ports mean nothing.

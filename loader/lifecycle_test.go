@@ -62,7 +62,7 @@ func TestPinnedLife(t *testing.T) {
 	if err := Unload(opts, 0); err != nil {
 		t.Errorf("unload: %v", err)
 	}
-	wantErr(t, "unload what another has unloaded", d.Unload(0), ErrNotLoaded)
+	wantErr(t, "unload what another has unloaded", d.Unload(nil), ErrNotLoaded)
 	_, err = Open(opts)
 	wantErr(t, "open after unload", err, ErrNotLoaded)
 	wantClean(t, opts)
@@ -75,7 +75,7 @@ func TestUnpinnedLife(t *testing.T) {
 		end  func(*Datapath) error
 	}{
 		{"close", func(d *Datapath) error { d.Close(); return nil }},
-		{"unload", func(d *Datapath) error { return d.Unload(0) }},
+		{"unload", func(d *Datapath) error { return d.Unload(nil) }},
 	} {
 		for _, legacy := range []bool{false, true} {
 			t.Run(tc.name+map[bool]string{true: "/legacy"}[legacy], func(t *testing.T) {

@@ -65,7 +65,7 @@ func TestLoadAndUnloadUnderLoad(t *testing.T) {
 		if err := e.Withdraw(); err != nil {
 			t.Error(err)
 		}
-		if err := d.Unload(lateReplies); err != nil {
+		if err := d.Unload(answersRead); err != nil {
 			t.Errorf("round %d: unload: %v", round, err)
 		}
 		stopAnswer()

@@ -54,6 +54,7 @@ func checkCapabilities(opts Options) []Finding {
 		{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", "to attach programs to cgroups", Failure, false},
 		{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "to mount a BPF filesystem and enter namespaces", Warning, opts.BPFFS == ""},
 		{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "to steer sockets that are connected already", Warning, false},
+		{unix.CAP_NET_RAW, "CAP_NET_RAW", "to lose no answer that is under way to them meanwhile", Warning, false},
 	} {
 		if want.skip {
 			continue

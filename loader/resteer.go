@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"net/netip"
-	"time"
 )
 
 // Sockets that were connected before the datapath came, or that outlive it, are moved
@@ -13,38 +12,28 @@ import (
 // runs for the cgroup of the socket whoever calls, and the application keeps its
 // descriptor, port and peer name. TCP connections end by themselves.
 
-// lateReplies is for how long Resteer and Return pass on replies that were under way: a
-// nameserver nearby has answered by then, and nobody waits for us.
-const lateReplies = 250 * time.Millisecond
-
 // Resteer steers the UDP sockets of the cgroup's processes that are connected to a
 // nameserver already, and returns how many it connected again. Call it after Enrol. A
-// reply that is under way meanwhile reaches the socket all the same.
+// reply that is under way meanwhile reaches the socket all the same, for 5 s or until
+// Close.
 //
-// Needs Linux 5.6 and CAP_SYS_PTRACE.
+// Needs Linux 5.6 and CAP_SYS_PTRACE; without CAP_NET_RAW such replies are lost.
 func (d *Datapath) Resteer() (int, error) { return d.ResteerIn() }
 
 // ResteerIn is Resteer for the sockets of some network namespaces alone, named as /proc
 // does ("net:[4026531840]"); for all of them without a name.
 func (d *Datapath) ResteerIn(names ...string) (int, error) {
-	moved, late, err := d.reconnect(isNameserver, connectAgain, false, names)
-	late.pass(lateReplies)
-	return moved, err
+	return d.reconnect(isNameserver, connectAgain, false, names)
 }
 
 // Return gives the UDP sockets that are connected to a target back to their
 // nameserver, and returns how many. Steering must have ended: it would take them again.
+// Replies and privileges are as with Resteer.
 func (d *Datapath) Return() (int, error) { return d.ReturnIn() }
 
 // ReturnIn is to Return what ResteerIn is to Resteer. Steering must have ended in those
 // namespaces.
 func (d *Datapath) ReturnIn(names ...string) (int, error) {
-	moved, late, err := d.giveBack(names...)
-	late.pass(lateReplies)
-	return moved, err
-}
-
-func (d *Datapath) giveBack(names ...string) (int, *latecomers, error) {
 	return d.reconnect(d.isTarget, connectBack, true, names)
 }
 
@@ -59,11 +48,10 @@ func (d *Datapath) isTarget(remote netip.AddrPort) bool {
 // of these names, whose remote address matches, and strays, on those that match in the same network namespaces but
 // are held by processes elsewhere: a descriptor can be passed on, and its socket stays
 // the cgroup's. A process or socket that goes meanwhile is no error.
-func (d *Datapath) reconnect(match func(netip.AddrPort) bool, again func(fd int) (bool, error), strays bool, names []string) (int, *latecomers, error) {
-	late := &latecomers{}
+func (d *Datapath) reconnect(match func(netip.AddrPort) bool, again func(fd int) (bool, error), strays bool, names []string) (int, error) {
 	pids, err := processes(d.opts.Cgroup)
 	if err != nil {
-		return 0, late, err
+		return 0, err
 	}
 	namespaces := findNamespaces(pids, names, match)
 	defer namespaces.close()
@@ -72,6 +60,6 @@ func (d *Datapath) reconnect(match func(netip.AddrPort) bool, again func(fd int)
 		all, err := allProcesses()
 		errs = append(errs, err, namespaces.collect(all))
 	}
-	moved, err := namespaces.move(again, late)
-	return moved, late, errors.Join(append(errs, err)...)
+	moved, err := namespaces.move(again, &d.late)
+	return moved, errors.Join(append(errs, err)...)
 }

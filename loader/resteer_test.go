@@ -59,7 +59,7 @@ func TestResteerAndReturn(t *testing.T) {
 			steered.wantFrom(t, s, fromTable)
 			wantSame(t, before, steered)
 
-			if err := d.Unload(lateReplies); err != nil {
+			if err := d.Unload(answersRead); err != nil {
 				t.Errorf("unload: %v", err)
 			}
 			e.Close()
@@ -83,7 +83,7 @@ func TestReturnOfSteered(t *testing.T) {
 			c := w.startQuerier(t, s)
 			before := c.settle(t, 5)
 			before.wantFrom(t, s, fromTable)
-			if err := d.Unload(lateReplies); err != nil {
+			if err := d.Unload(answersRead); err != nil {
 				t.Errorf("unload: %v", err)
 			}
 			e.Close()
@@ -94,6 +94,62 @@ func TestReturnOfSteered(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An answer that takes its time reaches a socket that was moved meanwhile, either way.
+func TestMovedWhileAsking(t *testing.T) {
+	const slow = 700 * time.Millisecond
+	w := newWorld(t)
+	s := shape{Server: netip.MustParseAddrPort("192.0.2.7:53"), Connected: true}
+	direct := testenv.AnswerOf(s.Server.Addr())
+	nameserver := testenv.Nameserver(t, w.server, s.Server, dns.HandlerFunc(func(rw dns.ResponseWriter, q *dns.Msg) {
+		<-time.After(slow)
+		testenv.Answers(s.Server.Addr()).ServeDNS(rw, q)
+	}))
+	c := w.startQuerier(t, s)
+	testenv.Eventually(t, waitMost, func() error {
+		if len(nameserver.Queries()) == 0 {
+			return errUnexpected("nothing asked")
+		}
+		return nil
+	})
+	// Nobody reads the listeners until later.
+	d := w.load(t)
+	var e *Enrolment
+	w.client.Do(func() {
+		l, err := Listen(d.Port())
+		if err == nil {
+			e, err = d.Attend(l)
+		}
+		if err == nil {
+			err = e.Enrol(scope())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer e.Close()
+	w.keepBeating(t, e)
+	if moved, err := d.Resteer(); moved != 1 || err != nil {
+		t.Fatalf("moved %d sockets, %v, want 1", moved, err)
+	}
+	asked := len(nameserver.Queries())
+	c.collect(t, func(r report) bool { return r.Answers[direct.String()] == asked }).wantUnharmed(t, s)
+
+	// Its next question waits at the listeners.
+	if err := e.Withdraw(); err != nil {
+		t.Fatal(err)
+	}
+	if moved, err := d.Return(); moved != 1 || err != nil {
+		t.Fatalf("returned %d sockets, %v, want 1", moved, err)
+	}
+	<-time.After(slow)
+	stop, err := answer(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	c.collect(t, func(r report) bool { return r.Answers[fromTable.String()] == 1 && r.count() > 1 }).wantUnharmed(t, s)
 }
 
 // One socket is moved once, however many hold it.
@@ -164,7 +220,7 @@ func TestReturnOfPassedSocket(t *testing.T) {
 	_ = c.cmd.Wait() // killed
 	// Somebody must live in the namespace for us to find it by the cgroup's processes.
 	w.startQuerier(t, shape{Server: at(primary)}).settle(t, 1)
-	if err := d.Unload(0); err != nil {
+	if err := d.Unload(nil); err != nil {
 		t.Errorf("unload: %v", err)
 	}
 	peer, err := unix.Getpeername(int(kept.Fd()))
@@ -192,7 +248,7 @@ func TestResteerInSeveralNamespaces(t *testing.T) {
 	after := there.settle(t, 5)
 	after.wantFrom(t, s, testenv.AnswerOf(primary)) // nobody listens there
 	wantSame(t, before, after)
-	if err := d.Unload(lateReplies); err != nil {
+	if err := d.Unload(answersRead); err != nil {
 		t.Error(err)
 	}
 	e.Close()

@@ -51,8 +51,8 @@ func TestCgroupRemovedWhileLoaded(t *testing.T) {
 			}
 			return nil
 		})
-		wantErr(t, "unload what was swept", d.Unload(0), ErrNotLoaded)
-		if err := next.Unload(0); err != nil {
+		wantErr(t, "unload what was swept", d.Unload(nil), ErrNotLoaded)
+		if err := next.Unload(nil); err != nil {
 			t.Error(err)
 		}
 		wantClean(t, opts)
@@ -77,7 +77,7 @@ func TestUnloadOfRemovedCgroup(t *testing.T) {
 		}
 		return nil
 	})
-	wantErr(t, "unload through what was opened", d.Unload(0), ErrNotLoaded)
+	wantErr(t, "unload through what was opened", d.Unload(nil), ErrNotLoaded)
 }
 
 // A socket may outlive its cgroup, with its programs: as long as it does, so does the

@@ -14,8 +14,9 @@ import (
 )
 
 // Unload opens the datapath that is pinned for the cgroup and unloads it, see
-// Datapath.Unload. What is damaged, half unloaded or of another layout is removed all
-// the same; only what is pinned in our own directory is touched.
+// Datapath.Unload; linger is how long that has to settle. What is damaged, half unloaded
+// or of another layout is removed all the same; only what is pinned in our own directory
+// is touched.
 //
 // Returns ErrNotLoaded if there is none, and ErrCgroupGone if there is no such cgroup:
 // what was left of cgroups that are gone is removed then.
@@ -35,17 +36,19 @@ func unloadWith(opts Options, linger time.Duration, s seams) error {
 	if err := d.open(); errors.Is(err, ErrNotLoaded) {
 		return fmt.Errorf("unload from %s: %w", opts.Cgroup, err)
 	}
-	return d.Unload(linger)
+	return d.Unload(func() { time.Sleep(linger) })
 }
 
 // Unload ends the datapath without losing a query: it stops steering, returns
-// connected sockets to their nameserver, keeps showing the nameserver as the sender of
-// replies for as long as linger, and then detaches the rest and removes the pins. What
-// others have attached stays. The Datapath must still be closed.
+// connected sockets to their nameserver, calls settle, and then detaches the rest and
+// removes the pins. What others have attached stays. The Datapath must still be closed.
 //
-// Call it while the resolver still answers what it has received, and stop that
-// afterwards. While it lingers, others may load and unload elsewhere.
-func (d *Datapath) Unload(linger time.Duration) error {
+// Until settle returns the nameserver is shown as the sender of replies, and those that
+// are late for a socket that was returned are passed on. It is to return when the resolver
+// has answered what it has received, and applications have had the time to read that: the
+// resolver must go on until it is called. While it runs, others may load and unload
+// elsewhere. It may be nil if nobody waits for an answer.
+func (d *Datapath) Unload(settle func()) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	state, err := d.beginUnload()
@@ -53,11 +56,11 @@ func (d *Datapath) Unload(linger time.Duration) error {
 		return fmt.Errorf("unload from %s: %w", d.opts.Cgroup, err)
 	}
 	d.seams.stage("steering ended")
-	_, late, returnErr := d.giveBack()
+	_, returnErr := d.Return()
 	d.seams.stage("sockets returned")
-	lingered := time.Now()
-	late.pass(linger)
-	time.Sleep(linger - time.Since(lingered)) // nobody may have been moved
+	if settle != nil {
+		settle()
+	}
 	if err := errors.Join(returnErr, d.endUnload(state)); err != nil {
 		return fmt.Errorf("unload from %s: %w", d.opts.Cgroup, err)
 	}

@@ -44,7 +44,7 @@ func TestUse(t *testing.T) {
 	defer third.Close()
 	began := make(chan error)
 	go func() { began <- third.Use() }()
-	if err := first.Unload(0); err != nil {
+	if err := first.Unload(nil); err != nil {
 		t.Error(err)
 	}
 	first.Close()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -51,6 +52,9 @@ func newWorld(t *testing.T) *world {
 func scope() Scope {
 	return Scope{OwnerUID: DefaultOwner, OwnerGID: DefaultOwner, PrimaryIPv4: primary, PrimaryIPv6: primary6}
 }
+
+// answersRead is for Unload while queriers ask: they have read their answers by then.
+func answersRead() { time.Sleep(250 * time.Millisecond) }
 
 // load loads the datapath; what the test leaves loaded is unloaded at its end.
 func (w *world) load(t *testing.T) *Datapath {

@@ -115,10 +115,15 @@ func (r *runningPod) line() string {
 // ask asks with the socket that the container connected when it began.
 func (r *runningPod) ask(name string) string {
 	r.t.Helper()
+	r.say(name)
+	return r.line()
+}
+
+func (r *runningPod) say(name string) {
+	r.t.Helper()
 	if _, err := io.WriteString(r.in, name+"\n"); err != nil {
 		r.t.Error(err)
 	}
-	return r.line()
 }
 
 func (r *runningPod) end() {
@@ -185,6 +190,34 @@ func TestPodsThatRan(t *testing.T) {
 	if got := a.ask(svc); got != "198.51.100.53" {
 		t.Errorf("a socket that was given back: %s", got)
 	}
+}
+
+// An answer that is under way reaches a socket of a pod that is moved meanwhile: the agent
+// has the privileges that takes.
+func TestMovedWhileAsking(t *testing.T) {
+	const slow = "slow.example.org."
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	asked, answer := make(chan struct{}, 3), make(chan struct{})
+	answering := testenv.Answers(netip.MustParseAddr("192.0.2.53"))
+	ns := testenv.Nameserver(t, server, netip.MustParseAddrPort("192.0.2.53:53"), dns.HandlerFunc(func(rw dns.ResponseWriter, q *dns.Msg) {
+		if q.Question[0].Name == slow {
+			asked <- struct{}{}
+			<-answer
+		}
+		answering.ServeDNS(rw, q)
+	}))
+	a := w.runPod(t, pod, uidA, confA)
+	a.say(slow)
+	<-asked
+	agent := w.start(t, testenv.NewNetNS(t))
+	agent.says(t, "moved connected sockets")
+	close(answer)
+	if got, n := a.line(), ns.Count(slow); got != "198.51.100.53" || n != 1 {
+		t.Errorf("got %q, the nameserver was asked %d times", got, n)
+	}
+	agent.end(t, unix.SIGTERM)
 }
 
 // A pod that listens on the target itself is steered to its own resolver, whoever came

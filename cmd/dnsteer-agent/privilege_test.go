@@ -22,7 +22,7 @@ func TestPrivilege(t *testing.T) {
 	defer w.unload(t)
 	agent := w.start(t, testenv.NewNetNS(t))
 	w.twoPods(t)
-	const want = 1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_PTRACE |
+	const want = 1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_PTRACE |
 		1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_CHOWN | 1<<unix.CAP_FOWNER
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", agent.cmd.Process.Pid))
 	if err != nil || len(tasks) == 0 {
@@ -55,7 +55,7 @@ func TestPrivilege(t *testing.T) {
 		}
 	}
 	log := agent.end(t, unix.SIGTERM)
-	if n := strings.Count(log, "keep capability"); n != 9 {
+	if n := strings.Count(log, "keep capability"); n != 10 {
 		t.Errorf("it tells of %d capabilities: %s", n, log)
 	}
 }

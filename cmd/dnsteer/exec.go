@@ -102,10 +102,10 @@ func (h *host) endExec(cgroup *commandCgroup) error {
 	left, err := os.ReadFile(cgroup.path + "/cgroup.procs")
 	if err == nil && len(left) == 0 {
 		h.kill() // nobody is there to lose a query
-		return h.datapath.Unload(0)
+		return h.datapath.Unload(nil)
 	}
 	_, err = h.call(request{Do: doWithdraw})
-	return errors.Join(err, h.datapath.Unload(unloadLinger), h.stop())
+	return errors.Join(err, h.unload(), h.stop())
 }
 
 // runCommandIn runs the command with our terminal, descriptors 0 to 2, and signals, and

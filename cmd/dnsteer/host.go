@@ -232,9 +232,27 @@ func (h *host) watch(ctx context.Context) {
 	h.settings.names.watch(ctx, []string{resolvconf.Path}, h.reload)
 }
 
-// stop ends the worker: withdrawn first, and not before everything that has arrived is
-// answered. One that does not obey is killed; the kernel then withdraws the scope.
+// settleTime is for what takes milliseconds: a query that has passed a hook arrives at the
+// resolver, an answer is read by its application.
+const settleTime = 500 * time.Millisecond
+
+// unload ends the datapath, and the worker, if any, when it has answered.
+func (h *host) unload() error {
+	var stopped error
+	err := h.datapath.Unload(func() {
+		time.Sleep(settleTime)
+		stopped = h.stop()
+		time.Sleep(settleTime)
+	})
+	return errors.Join(err, stopped)
+}
+
+// stop ends the worker, if any: withdrawn first, and not before everything that has arrived
+// is answered. One that does not obey is killed; the kernel then withdraws the scope.
 func (h *host) stop() error {
+	if h.ctl == nil {
+		return nil
+	}
 	_, err := h.call(request{Do: doWithdraw})
 	if err == nil {
 		_, err = h.call(request{Do: doStop})

@@ -139,7 +139,7 @@ func unloadCommand(_ context.Context, e env, args []string) error {
 		return withHint(fmt.Errorf("unload from %s: a 'dnsteer run' uses the datapath", o.Cgroup),
 			"end that first (SIGTERM): it unloads by itself; or use --force")
 	}
-	err = loader.Unload(o, unloadLinger)
+	err = loader.Unload(o, 2*settleTime)
 	if errors.Is(err, loader.ErrNotLoaded) {
 		fmt.Fprintf(e.stderr, "dnsteer: nothing is loaded for %s\n", o.Cgroup)
 		return nil

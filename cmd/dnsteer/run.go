@@ -8,17 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"time"
 
 	"github.com/mdlayher/sdnotify"
 	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/loader"
 )
-
-// unloadLinger is for how long replies keep their sender after steering has ended:
-// applications read them within milliseconds.
-const unloadLinger = time.Second
 
 // service is one dnsteer run.
 type service struct {
@@ -222,14 +217,11 @@ func (s *service) end() error {
 		errs = append(errs, err)
 	} else {
 		s.say("unloading")
-		if err := s.datapath.Unload(unloadLinger); !errors.Is(err, loader.ErrNotLoaded) { // by force, meanwhile
+		if err := s.unload(); !errors.Is(err, loader.ErrNotLoaded) { // by force, meanwhile
 			errs = append(errs, err)
 		}
 	}
-	if s.ctl != nil {
-		errs = append(errs, s.stop())
-	}
-	return errors.Join(append(errs, s.unlisten())...)
+	return errors.Join(append(errs, s.stop(), s.unlisten())...)
 }
 
 // unlisten gives up the port.

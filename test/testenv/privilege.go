@@ -25,6 +25,7 @@ var capabilities = []capability{
 	{unix.CAP_SETGID, "CAP_SETGID"},
 	{unix.CAP_SETUID, "CAP_SETUID"},
 	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"},
+	{unix.CAP_NET_RAW, "CAP_NET_RAW"},
 	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"},
 	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
 	{unix.CAP_PERFMON, "CAP_PERFMON"},

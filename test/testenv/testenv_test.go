@@ -93,7 +93,7 @@ func TestMissingCaps(t *testing.T) {
 		{
 			name: "none", last: 40,
 			want: []string{
-				"CAP_SETGID", "CAP_SETUID", "CAP_NET_ADMIN", "CAP_SYS_PTRACE",
+				"CAP_SETGID", "CAP_SETUID", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_PTRACE",
 				"CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF",
 			},
 		},

@@ -25,6 +25,7 @@ func needs() []need {
 		{cap.BPF, "load programs, and tell the datapath of scopes"},
 		{cap.PERFMON, "programs read the kernel's structures of sockets"},
 		{cap.NET_ADMIN, "attach programs, and set routes of tags in pods' namespaces"},
+		{cap.NET_RAW, "pass on answers that are under way to a socket that is connected again"},
 		{cap.SYS_ADMIN, "enter network namespaces"},
 		{cap.SYS_PTRACE, "see namespaces, resolv.conf and sockets of other processes"},
 		{cap.DAC_OVERRIDE, "read those files, and write the node's CNI configuration"},
