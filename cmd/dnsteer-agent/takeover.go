@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -78,22 +77,9 @@ func (o *offer) accept(a *agent, fresh bool) error {
 	}
 }
 
-// finish tells that we serve, and takes the lock and the plugin's socket. If the other has
-// died, everything is ours as well: the lock is free then, and the socket is opened anew.
-func (o *offer) finish(lockPath string) (lock *os.File, socket *net.UnixListener, err error) {
+// finish tells that we serve, and takes the lock and the plugin's socket.
+func (o *offer) finish() (lock *os.File, socket *net.UnixListener, err error) {
 	defer o.conn.Close()
-	lock, socket, err = o.takeLock()
-	if err == nil {
-		return lock, socket, nil
-	}
-	lock, lockErr := tryLock(lockPath)
-	if lockErr != nil {
-		return nil, nil, errors.Join(err, lockErr)
-	}
-	return lock, nil, nil
-}
-
-func (o *offer) takeLock() (*os.File, *net.UnixListener, error) {
 	if err := o.conn.Send(message{Word: wordServing}, answerTimeout); err != nil {
 		return nil, nil, err
 	}
@@ -115,6 +101,9 @@ func (o *offer) takeLock() (*os.File, *net.UnixListener, error) {
 		err = o.conn.Send(message{Word: wordThanks}, answerTimeout)
 	}
 	if err != nil {
+		if l != nil {
+			_ = l.Close()
+		}
 		_ = files[0].Close()
 		return nil, nil, err
 	}

@@ -214,9 +214,17 @@ func (t *tenure) takeOver(ctx context.Context, o *offer) error {
 			return errors.Join(errNotTaken, err)
 		}
 	}
-	lock, socket, err := o.finish(t.lockPath())
+	lock, socket, err := o.finish()
 	if err != nil {
-		return errors.Join(errNotTaken, err)
+		// If the other has died everything is ours as well. Its lock is free a moment after
+		// the connection has ended; the socket is opened anew.
+		dying, stop := context.WithTimeout(ctx, answerTimeout)
+		defer stop()
+		c, lockErr := t.acquire(dying, false, nil, t.log)
+		if lockErr != nil {
+			return errors.Join(errNotTaken, err, lockErr)
+		}
+		lock = c.lock
 	}
 	t.lock = lock
 	t.plugins = &pluginSocket{agent: t.agent, log: t.log, listener: socket}

@@ -231,3 +231,74 @@ func TestAskInterval(t *testing.T) {
 		t.Errorf("asked again after %v", again)
 	}
 }
+
+// The agent that hands over dies at its last word: its connection ends before its lock does.
+func TestDiesAtLast(t *testing.T) {
+	a, _ := idle(t)
+	s := &settings{socket: filepath.Join(t.TempDir(), "agent.sock")}
+	if err := os.Mkdir(s.runDir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := tryLock(s.lockPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	tried := watchClosed(t, s.lockPath())
+	l, err := handover.Listen(s.doorPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	next, err := handover.Dial(t.Context(), s.doorPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := handover.Accept(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tn := &tenure{settings: s, agent: a, log: a.log}
+	took := make(chan error, 1)
+	go func() { took <- tn.takeOver(t.Context(), &offer{conn: next, accepted: true}) }()
+	if _, _, err := expect(old, patience, wordServing); err != nil {
+		t.Fatal(err)
+	}
+	old.Close()
+	tried()
+	lock.Close()
+	if err := <-took; err != nil {
+		t.Fatal(err)
+	}
+	defer tn.lock.Close()
+	if _, err := tryLock(s.lockPath()); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("it has taken over without the lock: %v", err)
+	}
+}
+
+// watchClosed returns what waits until somebody has opened a file for writing and closed it.
+func watchClosed(t *testing.T, path string) (wait func()) {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	t.Cleanup(func() { f.Close() })
+	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_CLOSE_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := f.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Read(make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
