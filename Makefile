@@ -19,7 +19,7 @@ DEPS := iproute2 make gcc libc6-dev musl-tools libc-ares-dev busybox curl bind9-
 BENCH_DEPS := unbound dnsmasq-base dnsdist knot nsd smartdns pdns-recursor
 
 PRIVILEGED = $(shell go list ./bpf/... ./loader/... ./test/... | grep -vE '/test/(matrix|vmexec|kube|cluster|e2e)')
-UNPRIVILEGED = $(shell go list ./resolver/... ./cmd/... | grep -v /kube/live)
+UNPRIVILEGED = $(shell go list ./resolver/... ./cmd/... ./deploy/... | grep -v /kube/live)
 RACE := $(if $(shell command -v gcc),-race)
 
 .PHONY: help build image demo test test-names bench-names churn-names race matrix kube e2e lint generate check-generated fmt deps deps-bench deps-e2e bench bench-agent bench-coredns bench-resolver soak fuzz clean

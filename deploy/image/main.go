@@ -9,6 +9,7 @@ package main
 
 import (
 	"debug/buildinfo"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -34,7 +35,9 @@ func run(args []string, stderr io.Writer) error {
 	out := fs.String("o", "bin/dnsteer-image.tar", "archive to write")
 	name := fs.String("name", "ghcr.io/dnsteer/dnsteer:latest", "name of the image, with registry and tag")
 	from := fs.String("from", "bin", "`directory` of the binaries")
-	if err := fs.Parse(args); err != nil {
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	image := oci.Image{Name: *name, Entrypoint: []string{"/dnsteer-agent"}, Env: []string{"PATH=/"}}
@@ -49,11 +52,12 @@ func run(args []string, stderr io.Writer) error {
 		files = append(files, oci.File{Path: "/" + binary, Source: path, Mode: 0o755})
 	}
 	// Written aside: who loads it meanwhile gets the old image or the new one.
-	part, err := os.CreateTemp(filepath.Dir(*out), "."+filepath.Base(*out)+"-*")
+	aside := filepath.Join(filepath.Dir(*out), fmt.Sprintf(".%s-%d", filepath.Base(*out), os.Getpid()))
+	part, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return fmt.Errorf("write image: %w", err)
 	}
-	defer os.Remove(part.Name())
+	defer os.Remove(aside)
 	err = oci.Write(part, image, files)
 	if closed := part.Close(); err == nil {
 		err = closed
@@ -61,7 +65,7 @@ func run(args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(part.Name(), *out)
+	return os.Rename(aside, *out)
 }
 
 // staticArch tells for which architecture a binary was built. One that needs a C

@@ -91,8 +91,11 @@ func Write(w io.Writer, image Image, files []File) error {
 		"org.opencontainers.image.ref.name": image.Name[colon+1:],
 	}
 	a.add("index.json", a.json(manifest{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{m}}))
-	if err := errors.Join(a.err, a.tar.Close()); err != nil {
-		return fmt.Errorf("write image %q: %w", image.Name, err)
+	if a.err == nil {
+		a.err = a.tar.Close()
+	}
+	if a.err != nil {
+		return fmt.Errorf("write image %q: %w", image.Name, a.err)
 	}
 	return nil
 }

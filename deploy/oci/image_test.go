@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestWrite(t *testing.T) {
@@ -72,6 +73,29 @@ func TestWriteRefuses(t *testing.T) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// full is a disk with so many bytes left.
+type full struct{ left int }
+
+func (f *full) Write(p []byte) (int, error) {
+	n := min(len(p), f.left)
+	f.left -= n
+	if n < len(p) {
+		return n, unix.ENOSPC
+	}
+	return n, nil
+}
+
+// A full disk is told of once, wherever it is noticed.
+func TestFullDisk(t *testing.T) {
+	image := Image{Name: "example.org/program:1"}
+	for left := 0; left < len(write(t, image, nil)); left += 256 {
+		err := Write(&full{left}, image, nil)
+		if !errors.Is(err, unix.ENOSPC) || strings.Count(err.Error(), unix.ENOSPC.Error()) != 1 {
+			t.Fatalf("with %d bytes left: %v", left, err)
+		}
 	}
 }
 
