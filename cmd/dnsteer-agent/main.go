@@ -23,7 +23,7 @@ import (
 )
 
 func main() {
-	if err := run(context.Background(), os.Args[1:], os.Stderr); err != nil {
+	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintf(os.Stderr, "dnsteer-agent: %v\n", err)
 		if errors.As(err, new(usageError)) {
 			os.Exit(2)
@@ -32,8 +32,8 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string, stderr io.Writer) error {
-	s, err := parse(args, stderr)
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	s, err := parse(args, stdout, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
 	}

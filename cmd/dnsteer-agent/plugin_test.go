@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,7 +86,7 @@ func TestPlugin(t *testing.T) {
 	if err := cni.DelNetworkList(t.Context(), list, runtime); err != nil {
 		t.Errorf("del without agent: %v", err)
 	}
-	if err := run(t.Context(), append(append(w.args(), install...), "-uninstall"), os.Stderr); err != nil {
+	if err := run(t.Context(), append(append(w.args(), install...), "-uninstall"), io.Discard, os.Stderr); err != nil {
 		t.Errorf("uninstall: %v", err)
 	}
 	text, err := os.ReadFile(path)

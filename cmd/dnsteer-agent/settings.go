@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -48,10 +50,13 @@ const (
 	steerMarked = "marked"
 )
 
-func parse(args []string, stderr io.Writer) (settings, error) {
+// parse reads the command line. Help that is asked for goes to stdout; then the error is
+// flag.ErrHelp.
+func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	var s settings
 	fs := flag.NewFlagSet("dnsteer-agent", flag.ContinueOnError)
-	fs.SetOutput(stderr)
+	var said bytes.Buffer
+	fs.SetOutput(&said)
 	fs.StringVar(&s.socket, "socket", cnirpc.DefaultSocket, "unix `socket` for dnsteer-cni")
 	fs.StringVar(&s.state, "state", "/run/dnsteer/attachments", "`directory` that remembers pods over a restart; one that a reboot empties")
 	fs.StringVar(&s.opts.Cgroup, "cgroup", "", "`directory` of the cgroup (v2) to steer (default: the node's root, or that of its pods where others' programs would run before ours)")
@@ -67,7 +72,11 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	s.pluginFlags(fs)
 	fs.BoolVar(&s.remove, "uninstall", false, "take everything of dnsteer off the node, and exit")
 	fs.StringVar(&s.probe, "probe", "", "`ready` or alive: ask the agent of this container, and exit with 0 if it is")
-	if err := fs.Parse(args); err != nil {
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		_, failed := stdout.Write(said.Bytes())
+		return s, cmp.Or(failed, err)
+	} else if err != nil {
+		_, _ = stderr.Write(said.Bytes())
 		return s, usageError{err}
 	}
 	if fs.NArg() > 0 {

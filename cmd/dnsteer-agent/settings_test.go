@@ -5,8 +5,12 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
+	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Help is no mistake; a mistake is told from what goes wrong later.
@@ -24,11 +28,11 @@ func TestCommandLine(t *testing.T) {
 		{"kubeconfig", []string{"-kubeconfig", "f"}, "-kubeconfig without -node"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			var stderr bytes.Buffer
-			err := run(t.Context(), tc.args, &stderr)
+			var stdout, stderr bytes.Buffer
+			err := run(t.Context(), tc.args, &stdout, &stderr)
 			if tc.want == "" {
-				if err != nil || !strings.Contains(stderr.String(), "-names") {
-					t.Errorf("%v, and %q", err, stderr.String())
+				if err != nil || !strings.Contains(stdout.String(), "-names") || stderr.Len() > 0 {
+					t.Errorf("%v, %q and %q", err, stdout.String(), stderr.String())
 				}
 				return
 			}
@@ -36,5 +40,17 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// Help that cannot be printed is an error, but no mistake.
+func TestHelpToFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	if err := run(t.Context(), []string{"-h"}, full, io.Discard); !errors.Is(err, unix.ENOSPC) || errors.As(err, new(usageError)) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -89,6 +90,22 @@ func TestHelp(t *testing.T) {
 		}
 		if lines := strings.Count(help, "\n"); lines > 44 {
 			t.Errorf("%s -h has %d lines", c.name, lines)
+		}
+	}
+}
+
+// What was asked for and cannot be printed is an error.
+func TestFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range [][]string{{"-h"}, {"version"}, {"run", "-h"}} {
+		var errs strings.Builder
+		code := run(t.Context(), env{args: args, stdout: full, stderr: &errs, getenv: os.Getenv})
+		if code != exitFailed || errs.String() != "dnsteer: write /dev/full: no space left on device\n" {
+			t.Errorf("dnsteer %q: exit %d, stderr %q", args, code, errs.String())
 		}
 	}
 }

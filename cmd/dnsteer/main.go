@@ -17,6 +17,8 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -73,14 +75,13 @@ func main() {
 
 func run(ctx context.Context, e env) int {
 	if len(e.args) == 0 {
-		usage(e.stderr)
+		_ = usage(e.stderr)
 		return exitUsage
 	}
 	name, args := e.args[0], e.args[1:]
 	switch name {
 	case "-h", "-help", "--help", "help":
-		usage(e.stdout)
-		return exitOK
+		return report(e, usage(e.stdout))
 	case "-version", "--version":
 		name = "version"
 	}
@@ -133,7 +134,8 @@ type usageError struct{ text, command string }
 
 func (u usageError) Error() string { return u.text }
 
-func usage(w io.Writer) {
+func usage(out io.Writer) error {
+	w := bufio.NewWriter(out)
 	fmt.Fprint(w, "Usage: dnsteer COMMAND [flags]\n\nSteers DNS to a resolver of its own at the socket, by eBPF, without netfilter.\n\nCommands:\n")
 	for _, c := range commands() {
 		if !c.hidden {
@@ -147,6 +149,7 @@ Example:
   echo '192.0.2.10 reviews.cluster2.example.org' > names
   sudo dnsteer exec --hosts names -- getent hosts reviews.cluster2.example.org
 `)
+	return w.Flush()
 }
 
 // newFlags returns an empty flag set for a command; parse prints its usage.
@@ -156,7 +159,8 @@ func newFlags(name string) *flag.FlagSet {
 	return fs
 }
 
-func commandUsage(w io.Writer, fs *flag.FlagSet) {
+func commandUsage(out io.Writer, fs *flag.FlagSet) error {
+	w := bufio.NewWriter(out)
 	for _, c := range commands() {
 		if c.name == fs.Name() {
 			fmt.Fprintf(w, "Usage: dnsteer %s %s\n\n%s%s.\n", c.name, c.args, strings.ToUpper(c.summary[:1]), c.summary[1:])
@@ -164,6 +168,7 @@ func commandUsage(w io.Writer, fs *flag.FlagSet) {
 	}
 	fmt.Fprint(w, "\nFlags:\n")
 	printFlags(w, fs)
+	return w.Flush()
 }
 
 // printFlags prints flags as people type them, with two dashes.
@@ -186,8 +191,7 @@ func printFlags(w io.Writer, fs *flag.FlagSet) {
 func parse(e env, fs *flag.FlagSet, args []string, leftover bool) error {
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			commandUsage(e.stdout, fs)
-			return err
+			return cmp.Or(commandUsage(e.stdout, fs), err)
 		}
 		return usageError{fmt.Sprintf("%s: %v", fs.Name(), err), fs.Name()}
 	}

@@ -17,8 +17,8 @@ func versionCommand(_ context.Context, e env, args []string) error {
 	if err := parse(e, fs, args, false); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, "dnsteer %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return nil
+	_, err := fmt.Fprintf(e.stdout, "dnsteer %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
 }
 
 func buildVersion() string {
