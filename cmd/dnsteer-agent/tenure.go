@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -216,11 +217,7 @@ func (t *tenure) takeOver(ctx context.Context, o *offer) error {
 	}
 	lock, socket, err := o.finish()
 	if err != nil {
-		// If the other has died everything is ours as well. Its lock is free a moment after
-		// the connection has ended; the socket is opened anew.
-		dying, stop := context.WithTimeout(ctx, answerTimeout)
-		defer stop()
-		c, lockErr := t.acquire(dying, false, nil, t.log)
+		c, lockErr := t.inherit(ctx)
 		if lockErr != nil {
 			return errors.Join(errNotTaken, err, lockErr)
 		}
@@ -230,6 +227,23 @@ func (t *tenure) takeOver(ctx context.Context, o *offer) error {
 	t.plugins = &pluginSocket{agent: t.agent, log: t.log, listener: socket}
 	t.log.Info("took over", "pods", len(t.agent.pods))
 	return nil
+}
+
+// inherit takes the lock of an agent that died while it handed over: everything else is ours
+// already, and the plugins' socket is opened anew. The lock is free a moment after the
+// connection has ended. One that was told to end has ended its scopes, and taken its door away.
+func (t *tenure) inherit(ctx context.Context) (claim, error) {
+	ctx, stop := context.WithTimeout(ctx, answerTimeout)
+	defer stop()
+	c, err := t.acquire(ctx, false, nil, t.log)
+	if err != nil {
+		return claim{}, err
+	}
+	if _, err := os.Stat(t.doorPath()); err != nil {
+		_ = c.lock.Close()
+		return claim{}, fmt.Errorf("inherit from the agent that ran: %w", err)
+	}
+	return c, nil
 }
 
 // open lets plugins ask.

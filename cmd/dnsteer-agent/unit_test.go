@@ -233,51 +233,76 @@ func TestAskInterval(t *testing.T) {
 }
 
 // The agent that hands over dies at its last word: its connection ends before its lock does.
-func TestDiesAtLast(t *testing.T) {
-	a, _ := idle(t)
-	s := &settings{socket: filepath.Join(t.TempDir(), "agent.sock")}
-	if err := os.Mkdir(s.runDir(), 0o700); err != nil {
-		t.Fatal(err)
+// What one that is told to end then leaves is not taken over: it has ended its scopes.
+func TestEndsAtLast(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		dies bool
+	}{{"dies", true}, {"is told to", false}} {
+		t.Run(tc.name, func(t *testing.T) {
+			a, _ := idle(t)
+			s := &settings{socket: filepath.Join(t.TempDir(), "agent.sock")}
+			if err := os.Mkdir(s.runDir(), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			lock, err := tryLock(s.lockPath())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer lock.Close()
+			tried := watchClosed(t, s.lockPath())
+			next, old := handOverAt(t, s.doorPath())
+			tn := &tenure{settings: s, agent: a, log: a.log}
+			took := make(chan error, 1)
+			go func() { took <- tn.takeOver(t.Context(), &offer{conn: next, accepted: true}) }()
+			if _, _, err := expect(old, patience, wordServing); err != nil {
+				t.Fatal(err)
+			}
+			old.Close()
+			tried()
+			if !tc.dies {
+				if err := s.removePaths(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			lock.Close()
+			if err := <-took; (err == nil) != tc.dies || !tc.dies && !errors.Is(err, errNotTaken) {
+				t.Error(err)
+			}
+			again, err := tryLock(s.lockPath())
+			if errors.Is(err, unix.EWOULDBLOCK) != tc.dies {
+				t.Errorf("the lock: %v", err)
+			}
+			for _, f := range []*os.File{again, tn.lock} {
+				if f != nil {
+					f.Close()
+				}
+			}
+		})
 	}
-	lock, err := tryLock(s.lockPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	tried := watchClosed(t, s.lockPath())
-	l, err := handover.Listen(s.doorPath())
+}
+
+// handOverAt returns both sides of a hand-over.
+func handOverAt(t *testing.T, door string) (next, old *handover.Conn) {
+	t.Helper()
+	l, err := handover.Listen(door)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	next, err := handover.Dial(t.Context(), s.doorPath())
-	if err != nil {
+	if next, err = handover.Dial(t.Context(), door); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(next.Close)
 	conn, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, err := handover.Accept(conn)
-	if err != nil {
+	if old, err = handover.Accept(conn); err != nil {
 		t.Fatal(err)
 	}
-	tn := &tenure{settings: s, agent: a, log: a.log}
-	took := make(chan error, 1)
-	go func() { took <- tn.takeOver(t.Context(), &offer{conn: next, accepted: true}) }()
-	if _, _, err := expect(old, patience, wordServing); err != nil {
-		t.Fatal(err)
-	}
-	old.Close()
-	tried()
-	lock.Close()
-	if err := <-took; err != nil {
-		t.Fatal(err)
-	}
-	defer tn.lock.Close()
-	if _, err := tryLock(s.lockPath()); !errors.Is(err, unix.EWOULDBLOCK) {
-		t.Errorf("it has taken over without the lock: %v", err)
-	}
+	t.Cleanup(old.Close)
+	return next, old
 }
 
 // watchClosed returns what waits until somebody has opened a file for writing and closed it.
