@@ -20,6 +20,7 @@ type Datapath struct {
 	id     uint64
 	seams  seams
 	maps   map[string]*ebpf.Map
+	state  os.FileInfo // of the directory of its pins; nil if it has none
 	late   latecomers
 
 	mu          sync.Mutex    // guards what follows
@@ -80,6 +81,9 @@ func (d *Datapath) load() error {
 	err = makeState(aside)
 	if err == nil {
 		err = d.create(aside)
+	}
+	if err == nil {
+		d.state, err = os.Stat(aside)
 	}
 	if err == nil {
 		d.seams.stage("pinned")

@@ -34,9 +34,11 @@ func (d *Datapath) open() error {
 // openPins opens what is pinned; the caller holds the lock.
 func (d *Datapath) openPins() error {
 	dir := d.opts.stateDir(d.id)
-	if _, err := os.Stat(dir); err != nil {
+	state, err := os.Stat(dir)
+	if err != nil {
 		return ErrNotLoaded
 	}
+	d.state = state
 	if err := d.openMaps(dir); err != nil {
 		return err
 	}

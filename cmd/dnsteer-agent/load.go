@@ -3,14 +3,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
-	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/resolver"
 )
 
@@ -62,17 +60,4 @@ func (s *settings) newAgent(log *slog.Logger) (*agent, error) {
 		}
 	}
 	return a, nil
-}
-
-// loadOrAdopt loads the datapath, or adopts with this version's programs what the agent
-// before left.
-func loadOrAdopt(opts loader.Options) (*loader.Datapath, error) {
-	datapath, err := loader.Load(opts)
-	if !errors.Is(err, loader.ErrLoaded) {
-		return datapath, err
-	}
-	if _, err := loader.Upgrade(opts); err != nil {
-		return nil, err
-	}
-	return loader.Open(opts)
 }

@@ -123,11 +123,6 @@ func (t *tenure) begin(ctx, working context.Context, o *offer) error {
 	if err = t.load(o); err != nil {
 		return err
 	}
-	// So that nobody unloads it who shares it with us.
-	if err := a.datapath.Use(); err != nil {
-		a.datapath.Close()
-		return err
-	}
 	if a.heart, err = a.datapath.NewHeart(); err != nil {
 		a.datapath.Close()
 		return err
@@ -175,33 +170,35 @@ func (t *tenure) awaitSources(ctx context.Context) {
 // lingerTime is for answers that are under way when a datapath is unloaded.
 const lingerTime = 500 * time.Millisecond
 
-// load loads or adopts the datapath. One that this version does not understand is
-// replaced; the agent that runs, if any, ends its scopes before.
+// load loads or adopts the datapath, so that nobody unloads it who shares it with us. One
+// that this version does not understand is replaced; the agent that runs, if any, ends its
+// scopes before.
 func (t *tenure) load(o *offer) error {
-	var err error
-	t.agent.datapath, err = loadOrAdopt(t.opts)
-	if err == nil {
-		if loaded := t.agent.datapath.Options(); !loaded.SameNameservers(t.opts) {
-			t.log.Warn("not all nameservers are steered: so it was loaded", "only", loaded.Only, "except", loaded.Except)
+	d, _, err := loader.Acquire(t.opts)
+	if errors.Is(err, loader.ErrLayout) {
+		t.log.Info("replace the datapath: it has another layout")
+		if o != nil {
+			if err := o.accept(t.agent, true); err != nil {
+				return errors.Join(errNotTaken, err)
+			}
 		}
-		return t.agent.datapath.CountLeaks(t.countLeaks)
-	}
-	if !errors.Is(err, loader.ErrLayout) {
-		return err
-	}
-	t.log.Info("replace the datapath: it has another layout")
-	if o != nil {
-		if err := o.accept(t.agent, true); err != nil {
-			return errors.Join(errNotTaken, err)
+		if err := loader.Unload(t.opts, lingerTime); err != nil && !errors.Is(err, loader.ErrNotLoaded) {
+			return err
 		}
+		d, _, err = loader.Acquire(t.opts)
 	}
-	if err := loader.Unload(t.opts, lingerTime); err != nil {
+	if err != nil {
 		return err
 	}
-	if t.agent.datapath, err = loader.Load(t.opts); err != nil {
+	t.agent.datapath = d
+	if loaded := d.Options(); !loaded.SameNameservers(t.opts) {
+		t.log.Warn("not all nameservers are steered: so it was loaded", "only", loaded.Only, "except", loaded.Except)
+	}
+	if err := d.CountLeaks(t.countLeaks); err != nil {
+		d.Close()
 		return err
 	}
-	return t.agent.datapath.CountLeaks(t.countLeaks)
+	return nil
 }
 
 // takeOver takes over from the agent that runs.

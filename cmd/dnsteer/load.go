@@ -84,6 +84,9 @@ func loadCommand(_ context.Context, e env, args []string) error {
 	if port == 0 || port > 65535 {
 		return usageError{fmt.Sprintf("load: --port=%d: want 1 to 65535", port), "load"}
 	}
+	if o.BPFFS == "" { // nothing would stay loaded
+		return fmt.Errorf("open BPF filesystem %q: %w", o.BPFFS, loader.ErrNotBPFFS)
+	}
 	o.Port, o.Only, o.Except = uint16(port), s.only, s.except
 	d, err := loader.Load(o)
 	if errors.Is(err, loader.ErrLoaded) {

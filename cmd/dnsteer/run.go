@@ -87,7 +87,7 @@ func (s *service) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.loadOrAdopt(); err != nil {
+	if err := s.acquire(); err != nil {
 		return keep(err, s.unlisten())
 	}
 	defer s.datapath.Close()
@@ -101,45 +101,21 @@ func (s *service) run(ctx context.Context) error {
 	return keep(err, s.end())
 }
 
-// loadOrAdopt loads the datapath, or adopts the one that is there with this version's
-// programs: that of a run in another namespace, or what one that was killed, or 'dnsteer
-// load', left.
-func (s *service) loadOrAdopt() error {
-	for {
-		err := s.tryLoadOrAdopt()
-		if err == nil {
-			err = s.datapath.Use()
-			if err == nil {
-				return nil
-			}
-			s.datapath.Close()
-		}
-		if !errors.Is(err, loader.ErrNotLoaded) { // unloaded in between
-			return err
-		}
-	}
-}
-
-func (s *service) tryLoadOrAdopt() error {
+// acquire loads the datapath, or adopts the one that is there: that of a run in another
+// namespace, or what one that was killed, or 'dnsteer load', left.
+func (s *service) acquire() error {
 	var err error
-	s.datapath, err = loader.Load(s.opts)
-	if !errors.Is(err, loader.ErrLoaded) {
+	if s.datapath, s.adopted, err = loader.Acquire(s.opts); err != nil || !s.adopted {
 		return err
 	}
-	if _, err := loader.Upgrade(s.opts); err != nil {
-		return err
-	}
-	if s.datapath, err = loader.Open(s.opts); err != nil {
-		return err
-	}
-	if s.datapath.Port() != s.opts.Port {
-		err := fmt.Errorf("adopt the datapath of %s: it steers to port %d, not %d", s.opts.Cgroup, s.datapath.Port(), s.opts.Port)
+	loaded := s.datapath.Options()
+	if loaded.Port != s.opts.Port {
 		s.datapath.Close()
-		return withHint(err, fmt.Sprintf("use --port %d, or run 'dnsteer unload' first", s.datapath.Port()))
+		err := fmt.Errorf("adopt the datapath of %s: it steers to port %d, not %d", s.opts.Cgroup, loaded.Port, s.opts.Port)
+		return withHint(err, fmt.Sprintf("use --port %d, or run 'dnsteer unload' first", loaded.Port))
 	}
-	s.adopted = true
 	s.say("adopted the datapath that was loaded for %s", s.opts.Cgroup)
-	if loaded := s.datapath.Options(); !loaded.SameNameservers(s.opts) {
+	if !loaded.SameNameservers(s.opts) {
 		s.say("warning: it was loaded with %s, and stays so, while this run has %s; 'dnsteer unload' first makes those count", nameservers(loaded), nameservers(s.opts))
 	}
 	return nil

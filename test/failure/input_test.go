@@ -94,6 +94,8 @@ func TestBadPlace(t *testing.T) {
 		{"run in nothing", args("run --cgroup /none", bpffs), "", 0, "cgroup is gone", "make the cgroup first"},
 		{"run without bpffs", args("run", cgroup, "--bpffs", plain), "", 0, "not a BPF filesystem", "mount -t bpf"},
 		{"load without bpffs", args("load", cgroup, "--bpffs", plain), "", 0, "not a BPF filesystem", "mount -t bpf"},
+		{"run with empty bpffs", args("run", cgroup, "--bpffs="), "", 0, "not a BPF filesystem", "mount -t bpf"},
+		{"load with empty bpffs", args("load", cgroup, "--bpffs="), "", 0, "not a BPF filesystem", "mount -t bpf"},
 		{"leaks without bpffs", args("leaks --bpffs", plain), "", 0, "not a BPF filesystem", "mount -t bpf"},
 		{"exec as nobody", args("exec -- true"), "", 65534, "root is needed", "run it with sudo"},
 		{"run as nobody", args("run", cgroup), "", 65534, "root is needed", "run it with sudo"},
