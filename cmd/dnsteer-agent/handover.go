@@ -129,10 +129,32 @@ func (d *door) open(ctx context.Context) (relieved bool, err error) {
 		if ctx.Err() == nil {
 			d.agent.log.Warn("go on: the next agent has not taken over", "err", err)
 		}
+		d.resume(ctx)
 	}
 }
 
-// handOver is the side of the agent that runs. It can be stopped until stop is called.
+// resume lets plugins ask again, as soon as there are the descriptors for it.
+func (d *door) resume(ctx context.Context) {
+	told := false
+	for {
+		err := d.plugins.resume()
+		if err == nil {
+			return
+		}
+		if !told {
+			d.agent.log.Warn("plugins have to wait", "err", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(askInterval):
+		}
+	}
+}
+
+// handOver is the side of the agent that runs. It can be stopped until stop is called. After
+// an error plugins may have been paused.
 func (d *door) handOver(c *handover.Conn, stop func() bool) error {
 	defer stop()
 	if m, _, err := expect(c, answerTimeout, wordHello); err != nil || m.Version != handoverVersion {
@@ -151,7 +173,7 @@ func (d *door) handOver(c *handover.Conn, stop func() bool) error {
 	defer d.agent.turn.Unlock()
 	if err := d.give(c, m.Word == wordEnd, stop); err != nil {
 		d.agent.reclaim()
-		err = errors.Join(err, d.mark(false), d.plugins.resume())
+		err = errors.Join(err, d.mark(false))
 		if m.Word == wordEnd { // the datapath may be gone, or another
 			err = errors.Join(errNotTaken, err)
 		}

@@ -27,8 +27,11 @@ type pluginSocket struct {
 // file is another descriptor of the socket.
 func (p *pluginSocket) file() (*os.File, error) { return p.listener.File() }
 
-// resume answers, until pause.
+// resume answers, until pause; it may do so already.
 func (p *pluginSocket) resume() error {
+	if p.stop != nil {
+		return nil
+	}
 	f, err := p.file()
 	if err != nil {
 		return fmt.Errorf("serve plugins: %w", err)

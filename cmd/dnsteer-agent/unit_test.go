@@ -145,7 +145,7 @@ func TestDoorWithoutDescriptors(t *testing.T) {
 	defer stop()
 	opened := make(chan error, 1)
 	go func() {
-		relieved, err := (&door{agent: a, listener: l}).open(ctx)
+		relieved, err := (&door{agent: a, listener: l, plugins: new(pluginSocket)}).open(ctx)
 		if relieved {
 			err = errors.New("it has handed over")
 		}
@@ -166,6 +166,60 @@ func TestDoorWithoutDescriptors(t *testing.T) {
 	}
 	stop()
 	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+}
+
+// Plugins are answered again after a hand-over that failed, be it that no descriptor was left
+// at that moment.
+func TestPluginsWithoutDescriptors(t *testing.T) {
+	a, _ := idle(t)
+	var log testenv.LogBook
+	a.log = slog.New(slog.NewTextHandler(&log, nil))
+	dir := t.TempDir()
+	socket, err := cnirpc.Listen(filepath.Join(dir, "agent.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugins := &pluginSocket{agent: a, log: a.log, listener: socket}
+	defer plugins.close()
+	if err := plugins.resume(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := handover.Listen(filepath.Join(dir, "next"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := handover.Dial(t.Context(), filepath.Join(dir, "next"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		d := &door{agent: a, listener: l, plugins: plugins, mark: func(bool) error { return nil }}
+		_, _ = d.open(ctx)
+	}()
+	defer func() { stop(); <-opened }()
+	for _, m := range []struct{ say, hear word }{{wordHello, wordWelcome}, {wordSend, wordAll}} {
+		if err := c.Send(message{Word: m.say, Version: handoverVersion}, patience); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := expect(c, patience, m.hear); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restore := noDescriptors(t)
+	if err := c.Send(message{Word: wordHello}, patience); err != nil { // not what is to come
+		t.Fatal(err)
+	}
+	log.Saw(t, patience, "too many open files", "go on: the next agent has not taken over")
+	restore()
+	client := cnirpc.Client{Socket: filepath.Join(dir, "agent.sock"), Timeout: patience}
+	if err := client.Status(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
