@@ -67,9 +67,14 @@ func (a *agent) isAt(path string, ns proc.NamespaceID) (bool, error) {
 func (a *agent) restore() {
 	restored := 0
 	for _, r := range a.store.all() {
-		if err := a.restoreOne(r); err != nil {
-			a.log.Info("forget a pod", "container", r.Attachment.ContainerID, "err", err)
+		log := a.log.With("container", r.Attachment.ContainerID)
+		if is, err := a.isAt(r.Attachment.Path, r.namespace()); err == nil && !is {
+			log.Info("forget a pod that has gone")
 			_ = a.store.remove(r.Attachment.ID)
+			continue
+		}
+		if err := a.restoreOne(r); err != nil { // the next agent may be luckier
+			log.Warn("a pod is known by its processes alone", "err", err)
 			continue
 		}
 		restored++
@@ -89,7 +94,7 @@ func (a *agent) restoreOne(r record) error {
 	if err != nil {
 		return err
 	}
-	if p.ns != (proc.NamespaceID{Dev: r.Dev, Ino: r.Ino}) {
+	if p.ns != r.namespace() {
 		_ = p.file.Close()
 		return fmt.Errorf("%s is another namespace now", r.Attachment.Path)
 	}

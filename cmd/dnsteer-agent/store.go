@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/cluster"
+	"github.com/dnsteer/dnsteer/cmd/dnsteer-agent/internal/proc"
 	"github.com/dnsteer/dnsteer/cmd/internal/cnirpc"
 )
 
@@ -25,6 +26,8 @@ type record struct {
 	// Known is what the API server told of the pod, which may be away the next time.
 	Known *cluster.Pod `json:"known,omitempty"`
 }
+
+func (r record) namespace() proc.NamespaceID { return proc.NamespaceID{Dev: r.Dev, Ino: r.Ino} }
 
 // path is a name of its own for each attachment: the length says where the container's
 // part ends. CNI allows no slash in either; Base sees to it.
@@ -58,17 +61,17 @@ func (s store) remove(id cnirpc.ID) error {
 	return nil
 }
 
-// all returns what is remembered. What cannot be read is forgotten.
+// all returns what is remembered. What makes no sense is forgotten.
 func (s store) all() []record {
 	paths, _ := filepath.Glob(filepath.Join(s.dir, "*"))
 	var records []record
 	for _, path := range paths {
 		var r record
 		text, err := os.ReadFile(path)
-		if err == nil {
-			err = json.Unmarshal(text, &r)
+		if err != nil {
+			continue
 		}
-		if err != nil || s.path(r.Attachment.ID) != path {
+		if json.Unmarshal(text, &r) != nil || s.path(r.Attachment.ID) != path {
 			_ = os.Remove(path)
 			continue
 		}

@@ -224,6 +224,36 @@ func TestPluginsWithoutDescriptors(t *testing.T) {
 	}
 }
 
+// What an agent cannot restore for want of descriptors is there for the next.
+func TestRestoreWithoutDescriptors(t *testing.T) {
+	a, namespace := idle(t)
+	a.root, a.store = "/", store{t.TempDir()}
+	defer a.letGo()
+	ns, err := proc.Identify(namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := cnirpc.Attachment{ID: cnirpc.ID{ContainerID: "c1", IfName: "eth0"}, Path: namespace.Name()}
+	if err := a.store.put(record{Attachment: at, Dev: ns.Dev, Ino: ns.Ino}); err != nil {
+		t.Fatal(err)
+	}
+	last, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restore := noDescriptors(t)
+	last.Close() // one to read what is stored
+	a.restore()
+	restore()
+	if len(a.attachments) != 0 || len(a.store.all()) != 1 {
+		t.Errorf("with one descriptor: %v, stored %v", a.attachments, a.store.all())
+	}
+	a.restore()
+	if len(a.attachments) != 1 {
+		t.Error("it is not restored")
+	}
+}
+
 // noDescriptors lets the process open nothing until restore.
 func noDescriptors(t *testing.T) (restore func()) {
 	t.Helper()
