@@ -48,9 +48,12 @@ func makeState(dir string) error {
 // removeState takes a state away: out of sight in one step, then pin by pin. Links
 // that are still attached go with their pins.
 func removeState(dir string) error {
-	old := strings.TrimSuffix(dir, asideSuffix) + oldSuffix
+	old := strings.TrimSuffix(strings.TrimSuffix(dir, asideSuffix), oldSuffix) + oldSuffix
 	if err := os.RemoveAll(old); err != nil {
 		return fmt.Errorf("remove state: %w", err)
+	}
+	if dir == old { // what one that died has left
+		return nil
 	}
 	if err := os.Rename(dir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove state: %w", err)

@@ -143,6 +143,38 @@ func orphanSocket(t *testing.T, cgroup string) int {
 	return all[""].sockets[inode].fd
 }
 
+// What cannot be removed now, as if the process died meanwhile, keeps the name by which the
+// next one finds it.
+func TestSweepInterrupted(t *testing.T) {
+	for _, suffix := range []string{asideSuffix, oldSuffix} {
+		t.Run(suffix, func(t *testing.T) {
+			opts := pinned(t)
+			d := mustLoad(t, opts, seams{})
+			left := opts.stateDir(d.id) + suffix
+			busy := filepath.Join(left, "maps", "busy")
+			if err := errors.Join(os.Rename(opts.stateDir(d.id), left), os.Mkdir(busy, 0o750), unix.Mount("tmpfs", busy, "tmpfs", 0, "")); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if _, err := Sweep(opts.BPFFS); !errors.Is(err, unix.EBUSY) {
+					t.Errorf("sweep: %v, want %v", err, unix.EBUSY)
+				}
+			}
+			mounts, err := filepath.Glob(opts.root() + "/*/maps/busy")
+			if err != nil || len(mounts) != 1 {
+				t.Fatalf("mounted at %v, %v", mounts, err)
+			}
+			if err := unix.Unmount(mounts[0], 0); err != nil {
+				t.Fatal(err)
+			}
+			if swept, err := Sweep(opts.BPFFS); err != nil || len(swept) != 1 {
+				t.Errorf("swept %v, %v, want one", swept, err)
+			}
+			wantClean(t, opts)
+		})
+	}
+}
+
 func TestSweepWithoutState(t *testing.T) {
 	testenv.Privileged(t)
 	bpffs := testenv.BPFFS(t)
