@@ -22,6 +22,10 @@ type attachment struct {
 	link    link.Link
 }
 
+// mostPrograms is how many the kernel takes on one hook of one cgroup
+// (BPF_CGROUP_MAX_PROGS).
+const mostPrograms = 64
+
 // attach puts the program on the hook, in front of whatever others have attached there,
 // or behind it where the kernel cannot do that. The error wraps ErrExclusive if one of them
 // does not allow company.
@@ -38,6 +42,9 @@ func attach(cgroup *os.File, h hook, program *ebpf.Program, legacy bool) (*attac
 		if found := exclusive(cgroup.Name(), h); found != nil {
 			err = fmt.Errorf("%w: %w: %w", ErrExclusive, found, err)
 		}
+	}
+	if errors.Is(err, unix.E2BIG) {
+		err = fmt.Errorf("there are %d programs, and the kernel takes no more: %w", mostPrograms, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attach %s to %s: %w", h.name, cgroup.Name(), err)

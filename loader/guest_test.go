@@ -190,7 +190,7 @@ func tryQueries(t *testing.T, w *world, app *testenv.Cgroup, guests []*guest, wa
 	}
 }
 
-// The kernel has room for 64 programs on a hook: Load fails on the last hook of all,
+// limit: the kernel has room for 64 programs on a hook: Load fails on the last hook of all,
 // when the others are attached and pinned.
 func TestNoRoomOnHook(t *testing.T) {
 	kinds(t, func(t *testing.T, legacy bool) {
@@ -198,14 +198,14 @@ func TestNoRoomOnHook(t *testing.T) {
 		opts := Options{Cgroup: cgroup.Path, BPFFS: testenv.BPFFS(t)}
 		all := hooks()
 		last := all[len(all)-1]
-		for range 64 {
+		for range mostPrograms {
 			plainGuest(t, last).attachLink(t, cgroup)
 		}
 		_, err := loadWith(opts, seams{legacy: legacy})
 		wantErr(t, "load", err, unix.E2BIG)
 		testenv.Eventually(t, waitMost, func() error {
 			now := running(t, opts.Cgroup)
-			if len(now) != 1 || len(now[last.name]) != 64 {
+			if len(now) != 1 || len(now[last.name]) != mostPrograms {
 				return errUnexpected("programs: %v", now)
 			}
 			return nil

@@ -5,7 +5,9 @@ package loader
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -93,6 +95,26 @@ func TestKilledWhileLoading(t *testing.T) {
 				wantClean(t, opts)
 			})
 		}
+	})
+}
+
+// limit: what the legacy call has attached, and nobody pinned, stays when its process is
+// killed, until the cgroup goes.
+func TestKilledWithoutPins(t *testing.T) {
+	kinds(t, func(t *testing.T, legacy bool) {
+		cgroup := testenv.NewCgroup(t)
+		opts := Options{Cgroup: filepath.Join(cgroup.Path, "app")}
+		if err := os.Mkdir(opts.Cgroup, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		die(t, life{Options: opts, Step: "load", Legacy: legacy, DieAt: "attached connect6"})
+		left := 0
+		if checkLink(opts).Severity != OK || legacy {
+			left = 1
+		}
+		wantAttached(t, opts.Cgroup, left)
+		remove(t, opts.Cgroup)
+		wantAttached(t, cgroup.Path, 0)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -13,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/dnsteer/dnsteer/bpf"
 	"github.com/dnsteer/dnsteer/test/testenv"
@@ -228,6 +230,44 @@ func TestLeaksTooMany(t *testing.T) {
 	if told == 0 || untold == 0 || told+untold != sockets {
 		t.Errorf("%d told and %d not, want %d", told, untold, sockets)
 	}
+}
+
+// limit: the kernel has room for 64 watches, less what others have attached. One more is told
+// so, and there is room again when one has ended.
+func TestManyWatches(t *testing.T) {
+	w := newWorld(t)
+	d := w.load(t)
+	w.needWatch(t, d)
+	objects, err := d.loadLeak(nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer objects.Close()
+	for range mostPrograms - 1 {
+		l, err := d.attachLeak(objects.Programs[bpf.LeakProgSteerLeak])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	last, err := d.WatchLeaks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.WatchLeaks()
+	wantErr(t, "one watch more", err, unix.E2BIG)
+	if err == nil || !strings.Contains(err.Error(), "there are 64 programs") {
+		t.Errorf("one watch more: %v, want it to say why", err)
+	}
+	last.Close()
+	testenv.Eventually(t, waitMost, func() error {
+		watch, err := d.WatchLeaks()
+		if err != nil {
+			return errUnexpected("watch in the place of one that ended: %v", err)
+		}
+		watch.Close()
+		return nil
+	})
 }
 
 // A watch ends with its process, however that ends.

@@ -23,5 +23,6 @@ func TestMain(m *testing.M) {
 		"leak":         runLeaker,
 		"watch":        runWatcher,
 		"connect":      runConnect,
+		"sweep":        runSweep,
 	})
 }

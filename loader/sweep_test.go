@@ -5,9 +5,11 @@ package loader
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -141,6 +143,59 @@ func orphanSocket(t *testing.T, cgroup string) int {
 		t.Fatal(err)
 	}
 	return all[""].sockets[inode].fd
+}
+
+// limit: who may not open a cgroup by its id cannot tell that it has gone, and leaves its state.
+func TestSweepWithoutCapability(t *testing.T) {
+	needLinks(t)
+	parent := testenv.NewCgroup(t)
+	opts := Options{Cgroup: filepath.Join(parent.Path, "app"), BPFFS: testenv.BPFFS(t)}
+	if err := os.Mkdir(opts.Cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mustLoad(t, opts, seams{}).Close()
+	remove(t, opts.Cgroup)
+	arg, err := json.Marshal(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := testenv.Command(t, "sweep", string(arg)).CombinedOutput()
+	if err != nil || string(out) != "0\n" {
+		t.Errorf("swept without the capability: %s, %v", out, err)
+	}
+	testenv.Eventually(t, waitMost, func() error {
+		swept, err := Sweep(opts.BPFFS)
+		if err != nil || len(swept) != 1 {
+			return errUnexpected("swept with it: %v, %v", swept, err)
+		}
+		return nil
+	})
+}
+
+// runSweep sweeps without CAP_DAC_READ_SEARCH, and prints how many states it removed.
+func runSweep(args []string) int {
+	var opts Options
+	if err := json.Unmarshal([]byte(args[0]), &opts); err != nil {
+		return 2
+	}
+	runtime.LockOSThread() // whose capabilities they are
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	data[0].Effective &^= 1 << unix.CAP_DAC_READ_SEARCH
+	if err == nil {
+		err = unix.Capset(&header, &data[0])
+	}
+	var swept []uint64
+	if err == nil {
+		swept, err = Sweep(opts.BPFFS)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println(len(swept))
+	return 0
 }
 
 // What cannot be removed now, as if the process died meanwhile, keeps the name by which the
