@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -270,6 +271,55 @@ func TestSilentResolvers(t *testing.T) {
 		t.Error("one is asked after the other")
 	}
 	agent.end(t, unix.SIGTERM)
+}
+
+// A pod whose listener breaks, as when somebody destroys its sockets (ss -K), is steered to a
+// new one, and not for ever to where nobody reads.
+func TestBrokenListener(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	agent := w.start(t, testenv.NewNetNS(t))
+	if err := w.client().Add(t.Context(), podAttachment(t, pod, "pod", "192.0.2.53")); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, fromTab)
+	breakListeners(t, agent)
+	agent.says(t, "stop serving a pod")
+	w.becomes(t, pod, fromTab)
+	agent.end(t, unix.SIGTERM)
+}
+
+// breakListeners ends the TCP sockets on which a process listens.
+func breakListeners(t *testing.T, p *process) {
+	t.Helper()
+	pid := p.cmd.Process.Pid
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(process)
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		number, err := strconv.Atoi(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.PidfdGetfd(process, number, 0)
+		if err != nil { // closed meanwhile
+			continue
+		}
+		listens, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		if listens == 1 && protocol == unix.IPPROTO_TCP {
+			_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+		}
+		_ = unix.Close(fd)
+	}
 }
 
 // Who answers is what the pod's annotation says now, not what it said at first.

@@ -201,12 +201,12 @@ func (a *agent) settleOne(p *pod) (late bool) {
 	return !had && p.scope != nil && p.pid != 0
 }
 
-// checkResolver ends the scope of a pod whose own resolver is not what it was, or that another
-// resolver is to answer: what comes next is settled anew.
+// checkResolver ends the scope of a pod whose resolver has ended or is not what it was, or that
+// another one is to answer: what comes next is settled anew.
 func (a *agent) checkResolver(p *pod) {
 	switch s := p.scope.(type) {
 	case *nodeScope:
-		if !p.decision.foreign {
+		if !p.decision.foreign && s.serves() {
 			return
 		}
 	case *podScope: // one that listens has taken the port, whatever policy says
@@ -216,7 +216,7 @@ func (a *agent) checkResolver(p *pod) {
 	default:
 		return
 	}
-	p.logger(a.log).Info("another resolver is to answer a pod")
+	p.logger(a.log).Info("a pod's resolver has ended, or another one is to answer it")
 	if err := a.endScope(p); err != nil {
 		p.logger(a.log).Warn("end scope", "err", err)
 	}

@@ -190,11 +190,19 @@ func (s *nodeScope) setConf(conf resolvconf.Conf) {
 }
 
 func (s *nodeScope) check() error {
+	if !s.serves() {
+		return fmt.Errorf("the resolver has ended: %w", s.err)
+	}
+	return s.enrolment.Beat() // which fails if it is no scope
+}
+
+// serves tells whether queries are read: a socket may have broken.
+func (s *nodeScope) serves() bool {
 	select {
 	case <-s.served:
-		return fmt.Errorf("the resolver has ended: %w", s.err)
+		return false
 	default:
-		return s.enrolment.Beat() // which fails if it is no scope
+		return true
 	}
 }
 
