@@ -146,6 +146,23 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// A process that ends while it is looked at is not the pod's oldest.
+func TestEndsMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	for _, pid := range []string{"100", "200"} {
+		if err := os.MkdirAll(filepath.Join(dir, pid, "ns"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, pid, "ns/net"), "")
+		write(t, filepath.Join(dir, pid, "cgroup"), "0::/kubepods/pod"+uidA+"/c1\n")
+	}
+	write(t, filepath.Join(dir, "100/stat"), "100 (c1) S"+strings.Repeat(" 7", 30))
+	got, err := NewScanner(dir, "/", NamespaceID{}).Scan()
+	if err != nil || got[uidA].PID != 100 {
+		t.Errorf("saw %v, %v", got, err)
+	}
+}
+
 func TestPodUID(t *testing.T) {
 	for _, tc := range []struct{ cgroups, uid, unified string }{
 		{"0::/\n", "", "/"},

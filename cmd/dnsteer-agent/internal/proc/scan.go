@@ -86,8 +86,12 @@ func (s *Scanner) look(pid int, id NamespaceID) process {
 	if err != nil || !below(unified(string(data)), s.cgroup) {
 		return p
 	}
-	if p.podUID = podUID(string(data)); p.podUID != "" {
-		p.start = startTime(s.proc, pid)
+	uid := podUID(string(data))
+	if uid == "" {
+		return p
+	}
+	if p.start = startTime(s.proc, pid); p.start != 0 { // or it has ended, and would be the oldest
+		p.podUID = uid
 	}
 	return p
 }
