@@ -16,6 +16,7 @@ type result struct {
 	Lost     map[row]int     `json:"lost"`
 	P50      float64         `json:"p50_us"`
 	P99      float64         `json:"p99_us"`
+	P99s     []float64       `json:"p99_us_rounds"`       // of each round alone
 	Resident float64         `json:"resident_mib"`        // with one name, before the first query; 0 if not measured
 	Growth   float64         `json:"million_of_thousand"` // CPU of a query; 0 if not measured
 
@@ -35,6 +36,23 @@ func (r *result) settle() {
 	}
 	r.Growth = ratio(r.samples[rowMillion], r.samples[rowThousand])
 	r.P50, r.P99 = r.paced.quantile(50), r.paced.quantile(99)
+}
+
+// addPaced adds the latency of one round.
+func (r *result) addPaced(round latency) {
+	r.paced.add(round)
+	r.P99s = append(r.P99s, round.quantile(99))
+}
+
+// lower is in how many rounds one server's p99 was below another's.
+func lower(ours, theirs *result) (n, rounds int) {
+	for i := range min(len(ours.P99s), len(theirs.P99s)) {
+		rounds++
+		if ours.P99s[i] < theirs.P99s[i] {
+			n++
+		}
+	}
+	return n, rounds
 }
 
 func (l *latency) add(more latency) {

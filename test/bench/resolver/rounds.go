@@ -87,7 +87,7 @@ func (r *rounds) small(installed []*server) {
 			seen, costs := r.load.pace(r.tb, running, pacedRate)
 			for i, s := range running {
 				res := r.result(s)
-				res.paced.add(seen[i])
+				res.addPaced(seen[i])
 				res.samples[rowAlone] = append(res.samples[rowAlone], costs[i])
 			}
 		}
