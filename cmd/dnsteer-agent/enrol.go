@@ -39,12 +39,9 @@ func (a *agent) settle(p *pod) error {
 // beginScope gives a pod a scope; mu is given up meanwhile. What was decided or known
 // since, the next settle sees.
 func (a *agent) beginScope(p *pod) error {
-	a.awaitDrained(p.ns)
-	for p.beginning != nil {
-		other := p.beginning
-		a.mu.Unlock()
-		<-other
-		a.mu.Lock()
+	for p.beginning != nil || a.draining[p.ns] != nil {
+		a.awaitDrained(p.ns)
+		a.await(p.beginning)
 	}
 	if a.closed || a.pods[p.ns] != p { // it was forgotten meanwhile
 		return cnirpc.ErrUnavailable
@@ -144,11 +141,18 @@ func (a *agent) endScope(p *pod) error {
 // awaitDrained gives up mu until the scope that a namespace had has left its port.
 func (a *agent) awaitDrained(ns proc.NamespaceID) {
 	for a.draining[ns] != nil {
-		drained := a.draining[ns]
-		a.mu.Unlock()
-		<-drained
-		a.mu.Lock()
+		a.await(a.draining[ns])
 	}
+}
+
+// await gives up mu until something is closed, if it is there.
+func (a *agent) await(closed <-chan struct{}) {
+	if closed == nil {
+		return
+	}
+	a.mu.Unlock()
+	<-closed
+	a.mu.Lock()
 }
 
 // move moves the connected sockets of pods.

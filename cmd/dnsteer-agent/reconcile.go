@@ -94,19 +94,19 @@ func (a *agent) look(seen map[string]proc.Sighting) []*pod {
 		return nil
 	}
 	a.detachGone()
-	attached := make(map[string]*pod) // by UID
+	attached := make(map[string]bool) // by UID
 	for _, p := range a.pods {
 		if !p.isNode && seen != nil {
 			p.pid = 0
 		}
 		if p.UID != "" && len(p.attachments) > 0 {
-			attached[p.UID] = p
+			attached[p.UID] = true
 		}
 	}
 	for uid, s := range seen {
 		// Of a pod that the runtime told of, another namespace is what a container made
 		// for itself.
-		if p := attached[uid]; p == nil || p.ns == s.Namespace {
+		if p := a.pods[s.Namespace]; !attached[uid] || p != nil && p.UID == uid && len(p.attachments) > 0 {
 			a.meetSeen(s)
 		}
 	}

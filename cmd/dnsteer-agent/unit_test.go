@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,6 +74,74 @@ func TestBlind(t *testing.T) {
 	if a.pods[p.ns] != p {
 		t.Error("a pod was forgotten")
 	}
+}
+
+// A pod whose namespace is made anew is seen in the new one, while the runtime has not taken the
+// old one back; a namespace that a container made for itself is no pod.
+func TestNamespaceMadeAnew(t *testing.T) {
+	a, _ := idle(t)
+	defer a.letGo()
+	meet := func(ns *testenv.NetNS, id string) proc.NamespaceID {
+		p, err := newPod(ns.File())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.attach(cnirpc.Attachment{ID: cnirpc.ID{ContainerID: id}, Pod: cnirpc.Pod{Name: "pod", UID: uidA}})
+		a.attachments[cnirpc.ID{ContainerID: id}] = p
+		a.pods[p.ns] = p
+		return p.ns
+	}
+	for i := range 20 { // the old ones are looked at in any order
+		meet(testenv.NewNetNS(t), fmt.Sprint("old", i))
+	}
+	now := meet(testenv.NewNetNS(t), "new")
+	a.look(map[string]proc.Sighting{uidA: {Namespace: now, PodUID: uidA, PID: 42}})
+	if got := a.pods[now].pid; got != 42 {
+		t.Errorf("seen by process %d", got)
+	}
+	inner := testenv.NewNetNS(t)
+	id, err := proc.Identify(inner.File())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.look(map[string]proc.Sighting{uidA: {Namespace: id, PodUID: uidA, PID: 43, Path: inner.Path()}})
+	if a.pods[id] != nil {
+		t.Error("what a container made for itself is a pod")
+	}
+}
+
+// A scope that waited for another to begin waits for the end of that, too: both have the same
+// port.
+func TestBeginAfterBoth(t *testing.T) {
+	a, namespace := idle(t)
+	p, err := newPod(namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.letGo()
+	synctest.Test(t, func(t *testing.T) {
+		begun, drained, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		a.pods[p.ns], p.beginning = p, begun
+		go func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			ended <- a.beginScope(p)
+		}()
+		synctest.Wait()
+		a.mu.Lock()
+		p.beginning, a.draining[p.ns] = nil, drained
+		a.mu.Unlock()
+		close(begun)
+		synctest.Wait()
+		a.mu.Lock()
+		delete(a.draining, p.ns)
+		a.closed = true
+		a.mu.Unlock()
+		close(drained)
+		if err := <-ended; !errors.Is(err, cnirpc.ErrUnavailable) {
+			t.Error(err)
+		}
+	})
 }
 
 // What another agent steered of the node's own network is not steered by one that is not
