@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -48,6 +49,9 @@ func (s *settings) readNames(a *agent) error {
 	for _, source := range s.sources {
 		data, err := os.ReadFile(source.Path)
 		if err != nil {
+			if !errors.Is(err, os.ErrNotExist) { // its coming back is a change
+				a.read = "" // so that it is tried again
+			}
 			return fmt.Errorf("read names: %w", err)
 		}
 		source.Data = data
@@ -70,18 +74,23 @@ func (s *settings) watchNames(ctx context.Context, a *agent) {
 	defer signal.Stop(hup)
 	tick := time.NewTicker(namesInterval)
 	defer tick.Stop()
-	for {
+	for told := ""; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
+			told = ""
 		case <-tick.C:
 			if s.nameFiles() == a.read {
 				continue
 			}
 		}
-		if err := s.readNames(a); err != nil {
+		err := s.readNames(a)
+		if err == nil {
+			told = ""
+		} else if told != err.Error() {
 			a.log.Warn("keep the old names", "err", err)
+			told = err.Error()
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,32 +167,68 @@ func TestNodeGivenUp(t *testing.T) {
 	}
 }
 
-// A file that changes after it was read at the start, and before it is watched, is read
-// again.
-func TestNamesInBetween(t *testing.T) {
-	a, _ := idle(t)
+// namesAgent is an agent with the names of one file.
+func namesAgent(t *testing.T) (a *agent, s *settings, path string) {
+	t.Helper()
+	a, _ = idle(t)
 	var err error
 	if a.server, err = resolver.New(resolver.Config{Logger: a.log}); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "hosts")
+	path = filepath.Join(t.TempDir(), "hosts")
 	writeFile(t, path, table)
-	s := &settings{sources: []resolver.Source{{Path: path, Format: resolver.FormatHosts}}}
+	s = &settings{sources: []resolver.Source{{Path: path, Format: resolver.FormatHosts}}}
 	if err := s.openNames(a); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, path, table+"192.0.2.201 other.example.org\n")
+	return a, s, path
+}
+
+// watch watches the names until the test ends.
+func watch(t *testing.T, a *agent, s *settings) {
 	ctx, stop := context.WithCancel(t.Context())
 	watched := make(chan struct{})
 	go func() { defer close(watched); s.watchNames(ctx, a) }()
+	t.Cleanup(func() { stop(); <-watched })
+}
+
+// hasNames waits until the agent knows so many.
+func hasNames(t *testing.T, a *agent, want int) {
+	t.Helper()
 	testenv.Eventually(t, patience, func() error {
-		if names, _ := a.files.Count(); names != 2 {
-			return errors.New("it has the names of before")
+		if names, _ := a.files.Count(); names != want {
+			return fmt.Errorf("it has %d names, want %d", names, want)
 		}
 		return nil
 	})
-	stop()
-	<-watched
+}
+
+// A file that changes after it was read at the start, and before it is watched, is read
+// again.
+func TestNamesInBetween(t *testing.T) {
+	a, s, path := namesAgent(t)
+	writeFile(t, path, table+"192.0.2.201 other.example.org\n")
+	watch(t, a, s)
+	hasNames(t, a, 2)
+}
+
+// A file that could not be read when it changed is read as soon as it can be.
+func TestNamesWithoutDescriptors(t *testing.T) {
+	a, s, path := namesAgent(t)
+	var log testenv.LogBook
+	a.log = slog.New(slog.NewTextHandler(&log, nil))
+	watch(t, a, s)
+	writeFile(t, path+".new", table+"192.0.2.201 other.example.org\n")
+	restore := noDescriptors(t)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	log.Saw(t, patience, "too many open files")
+	restore()
+	hasNames(t, a, 2)
+	if log := log.String(); strings.Count(log, "keep the old names") != 1 {
+		t.Errorf("it says more than once: %s", log)
+	}
 }
 
 // An agent without a descriptor left goes on, and hands over when it has one.
