@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -348,6 +349,20 @@ func TestAdd(t *testing.T) {
 	taken := listenUDP(t, pod, "127.0.0.1:15053")
 	if err := w.client().Add(t.Context(), first); err == nil || !strings.Contains(err.Error(), "address already in use") || !strings.Contains(err.Error(), "answers no query") {
 		t.Errorf("taken port %s: %v", taken.LocalAddr(), err)
+	}
+	w.expect(t, pod, "192.0.2.53", svc, "198.51.100.53")
+	// So is one in which it is taken for TCP alone.
+	taken.Close()
+	var tcp net.Listener
+	pod.Do(func() {
+		var err error
+		if tcp, err = net.Listen("tcp", "127.0.0.1:15053"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer tcp.Close()
+	if err := w.client().Add(t.Context(), first); err == nil || !strings.Contains(err.Error(), "address already in use") || !strings.Contains(err.Error(), "is no resolver") {
+		t.Errorf("taken port %s: %v", tcp.Addr(), err)
 	}
 	w.expect(t, pod, "192.0.2.53", svc, "198.51.100.53")
 	agent.end(t, unix.SIGTERM)

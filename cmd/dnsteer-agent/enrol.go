@@ -96,6 +96,9 @@ func (a *agent) newScope(p plan) (scope, error) {
 		return s, nil
 	}
 	own, foreignErr := a.newPodScope(p)
+	if foreignErr == nil && !own.listens {
+		foreignErr = errors.Join(errNone, own.withdraw())
+	}
 	if foreignErr != nil {
 		return nil, errors.Join(err, foreignErr)
 	}

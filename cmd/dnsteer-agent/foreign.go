@@ -35,6 +35,7 @@ var _ scope = (*podScope)(nil)
 
 var (
 	errSilent = errors.New("what listens there answers no query")
+	errNone   = errors.New("what has the port is no resolver, or has let go of it")
 	errLoop   = errors.New("the pod's own resolver has its own queries steered back to it; run it as user or group 1337")
 )
 
