@@ -20,6 +20,7 @@ type attachment struct {
 	cgroup  *os.File // shared, not owned
 	program *ebpf.Program
 	link    link.Link
+	isNext  bool // its program's pin has not been renamed yet, since the Upgrade died
 }
 
 // mostPrograms is how many the kernel takes on one hook of one cgroup

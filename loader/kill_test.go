@@ -155,6 +155,9 @@ func TestKilledWhileUpgrading(t *testing.T) {
 				if _, err := upgradeWith(opts, (*attachment).update, s); err != nil {
 					t.Fatalf("upgrade again: %v", err)
 				}
+				if left, err := filepath.Glob(opts.root() + "/*/progs/*" + nextSuffix); err != nil || len(left) > 0 {
+					t.Errorf("pins of what has become the program: %v, %v", left, err)
+				}
 				if changed, err := upgradeWith(opts, (*attachment).update, s); changed || err != nil {
 					t.Errorf("upgrade to what is there: %v, %v", changed, err)
 				}

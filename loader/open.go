@@ -115,7 +115,7 @@ func (a *attachment) preferNext(path string) error {
 	running, attached, err := candidate.runs()
 	own, ownErr := programID(next)
 	if err == nil && attached && own == running {
-		a.program, next = next, a.program
+		a.program, next, a.isNext = next, a.program, true
 	}
 	_ = next.Close()
 	return errors.Join(err, ownErr)

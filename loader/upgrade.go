@@ -57,6 +57,9 @@ func (d *Datapath) upgrade(update updater) (changed bool, err error) {
 	defer objects.Close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.endUpgrade(); err != nil {
+		return false, err
+	}
 	counting, err := d.upgradeCounting(d.opts.stateDir(d.id))
 	if err != nil {
 		return false, err
@@ -65,6 +68,25 @@ func (d *Datapath) upgrade(update updater) (changed bool, err error) {
 		return counting, err
 	}
 	return true, d.replace(objects, update)
+}
+
+// endUpgrade does what an Upgrade has left to do that died: what runs gets the pin of what
+// it has replaced, and what does not run has none.
+func (d *Datapath) endUpgrade() error {
+	for _, a := range d.attachments {
+		path := progPin(d.opts.stateDir(d.id), a.hook)
+		var err error
+		if a.isNext {
+			err = os.Rename(path+nextSuffix, path)
+		} else {
+			err = os.RemoveAll(path + nextSuffix)
+		}
+		if err != nil {
+			return fmt.Errorf("pin program %s: %w", a.hook.name, err)
+		}
+		a.isNext = false
+	}
+	return nil
 }
 
 // loadBeside loads this version's programs on the maps that are there.
@@ -117,8 +139,10 @@ func (d *Datapath) replace(objects *ebpf.Collection, update updater) error {
 	var done []change
 	for _, a := range d.attachments {
 		old, next := a.program, objects.Programs[a.hook.program]
-		err := pinNext(next, progPin(dir, a.hook))
-		if err == nil {
+		err := next.Pin(progPin(dir, a.hook) + nextSuffix)
+		if err != nil {
+			err = fmt.Errorf("pin program %s: %w", a.hook.name, err)
+		} else {
 			d.seams.stage("update " + a.hook.name)
 			err = update(a, next)
 		}
@@ -137,6 +161,7 @@ func (d *Datapath) replace(objects *ebpf.Collection, update updater) error {
 		if err := os.Rename(path+nextSuffix, path); err != nil {
 			errs = append(errs, fmt.Errorf("pin program %s: %w", c.hook.name, err))
 		}
+		d.seams.stage("renamed " + c.hook.name)
 	}
 	return errors.Join(errs...)
 }
@@ -153,17 +178,6 @@ func takeBack(dir string, done []change) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// pinNext pins a program beside the one whose pin it is going to replace.
-func pinNext(program *ebpf.Program, path string) error {
-	if err := os.Remove(path + nextSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("pin program: %w", err)
-	}
-	if err := program.Pin(path + nextSuffix); err != nil {
-		return fmt.Errorf("pin program: %w", err)
-	}
-	return nil
 }
 
 // goneIfDefunct says what ENOLINK means: the link has no cgroup any more.
