@@ -46,17 +46,17 @@ func makeState(dir string) error {
 }
 
 // removeState takes a state away: out of sight in one step, then pin by pin. Links
-// that are still attached go with their pins.
+// that are still attached go with their pins. What has a suffix is out of sight already.
 func removeState(dir string) error {
-	old := strings.TrimSuffix(strings.TrimSuffix(dir, asideSuffix), oldSuffix) + oldSuffix
-	if err := os.RemoveAll(old); err != nil {
-		return fmt.Errorf("remove state: %w", err)
-	}
-	if dir == old { // what one that died has left
-		return nil
-	}
-	if err := os.Rename(dir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove state: %w", err)
+	old := dir
+	if !strings.HasSuffix(dir, asideSuffix) && !strings.HasSuffix(dir, oldSuffix) {
+		old = dir + oldSuffix
+		if err := os.RemoveAll(old); err != nil {
+			return fmt.Errorf("remove state: %w", err)
+		}
+		if err := os.Rename(dir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove state: %w", err)
+		}
 	}
 	if err := os.RemoveAll(old); err != nil {
 		return fmt.Errorf("remove state: %w", err)

@@ -63,7 +63,10 @@ func (s *settings) removeDatapath(log *slog.Logger) error {
 		d.Close()
 	}
 	err = loader.Unload(s.opts, lingerTime)
-	if errors.Is(err, loader.ErrNotLoaded) || errors.Is(err, loader.ErrNotBPFFS) {
+	if errors.Is(err, loader.ErrNotLoaded) { // but perhaps half, by one that died
+		_, err = loader.Sweep(s.opts.BPFFS)
+	}
+	if errors.Is(err, loader.ErrNotBPFFS) {
 		err = nil
 	}
 	return errors.Join(err, s.removeRoutes(port))

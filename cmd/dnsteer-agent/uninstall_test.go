@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/dnsteer/dnsteer/loader"
 	"github.com/dnsteer/dnsteer/test/testenv"
 )
 
@@ -66,7 +67,8 @@ func TestUninstall(t *testing.T) {
 		t.Errorf("after an attempt: %s", got)
 	}
 	agent.end(t, unix.SIGKILL)
-	for range 2 { // the second finds nothing
+	for _, before := range []func(){func() {}, func() {}, func() { w.loadHalf(t) }} { // the second finds nothing
+		before()
 		if out, err := uninstall(); err != nil {
 			t.Errorf("uninstall: %v: %s", err, out)
 		}
@@ -84,5 +86,22 @@ func TestUninstall(t *testing.T) {
 		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)
 		}
+	}
+}
+
+// loadHalf leaves what a loader leaves that dies just before it has done.
+func (w *world) loadHalf(t *testing.T) {
+	t.Helper()
+	d, err := loader.Load(w.opts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	state, err := filepath.Glob(w.bpffs + "/dnsteer/*")
+	if err != nil || len(state) != 1 {
+		t.Fatalf("state: %v, %v", state, err)
+	}
+	if err := os.Rename(state[0], state[0]+"_new"); err != nil {
+		t.Fatal(err)
 	}
 }

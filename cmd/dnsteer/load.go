@@ -144,8 +144,13 @@ func unloadCommand(_ context.Context, e env, args []string) error {
 	}
 	err = loader.Unload(o, 2*settleTime)
 	if errors.Is(err, loader.ErrNotLoaded) {
-		fmt.Fprintf(e.stderr, "dnsteer: nothing is loaded for %s\n", o.Cgroup)
-		return nil
+		swept, err := loader.Sweep(o.BPFFS) // a loader that died may have left something all the same
+		if len(swept) > 0 {
+			fmt.Fprintln(e.stderr, "dnsteer: removed what was left half loaded or half unloaded")
+		} else if err == nil {
+			fmt.Fprintf(e.stderr, "dnsteer: nothing is loaded for %s\n", o.Cgroup)
+		}
+		return err
 	}
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ package failure
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -103,6 +105,35 @@ func TestRunOnWhatWasLoaded(t *testing.T) {
 	}
 	s.Stop()
 	dnsteer.AssertGone(t, w.place, w.bpffs)
+}
+
+// Unload also takes away what one that was killed has half loaded or half unloaded.
+func TestUnloadOfHalf(t *testing.T) {
+	w := newWorld(t)
+	for _, suffix := range []string{"_new", "_old"} {
+		d, err := loader.Load(loader.Options{Cgroup: w.place.Cgroup.Path, BPFFS: w.bpffs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Close()
+		state, err := filepath.Glob(filepath.Join(w.bpffs, "dnsteer", "*"))
+		if err != nil || len(state) != 1 {
+			t.Fatalf("state: %v, %v", state, err)
+		}
+		if err := os.Rename(state[0], state[0]+suffix); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"removed what was left half", "nothing is loaded"} {
+			cmd := w.place.Command(t, "unload", "--cgroup", w.place.Cgroup.Path, "--bpffs", w.bpffs)
+			var out strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &out
+			w.place.Start(t, cmd)
+			if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), want) {
+				t.Errorf("unload of what has %s: %v, %q, want %q", suffix, err, &out, want)
+			}
+			dnsteer.AssertGone(t, w.place, w.bpffs)
+		}
+	}
 }
 
 // A resolver that hangs does not keep a run from ending.
