@@ -84,6 +84,11 @@ func (a *agent) Add(ctx context.Context, at cnirpc.Attachment) error {
 	}
 	a.attachments[at.ID] = p
 	a.decide(p)
+	if ctx.Err() != nil {
+		// It runs by now, perhaps: reconcile steers it, and moves what it has connected.
+		a.remember(p)
+		return nil
+	}
 	if err := a.settle(p); err != nil {
 		return errors.Join(fmt.Errorf("enrol pod: %w", err), a.detach(at.ID))
 	}

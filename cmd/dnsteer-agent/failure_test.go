@@ -94,6 +94,34 @@ func TestAddHeardLate(t *testing.T) {
 	agent.end(t, unix.SIGTERM)
 }
 
+// A pod that began while the agent hung is steered with the sockets that it connected
+// meanwhile, although its ADD is heard then.
+func TestAddHeardLateOfPodThatRuns(t *testing.T) {
+	w := newWorld(t)
+	defer w.unload(t)
+	agent := w.start(t, testenv.NewNetNS(t))
+	pod, server := testenv.NewLink(t)
+	nameserver(t, server, "192.0.2.53")
+	if err := agent.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	at := podAttachment(t, pod, "late", "192.0.2.53")
+	at.Pod.UID = uidA
+	short := cnirpc.Client{Socket: w.socket(), Timeout: 100 * time.Millisecond}
+	if err := short.Add(t.Context(), at); !errors.Is(err, cnirpc.ErrAway) {
+		t.Errorf("add with a hung agent: %v", err)
+	}
+	a := w.runPod(t, pod, uidA, confA)
+	if got := a.ask(svc); got != "198.51.100.53" {
+		t.Errorf("while the agent hangs: %s", got)
+	}
+	if err := agent.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	a.becomes(fromTab)
+	agent.end(t, unix.SIGTERM)
+}
+
 // Pods that come and go by the dozen, the same namespace again at once: nothing fails,
 // nothing is left.
 func TestChurn(t *testing.T) {
