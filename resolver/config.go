@@ -91,6 +91,9 @@ const (
 	drainTimeout = 5 * time.Second
 	// grace is for what the kernel has already received when Serve ends.
 	grace = 20 * time.Millisecond
+	// firstGrace is for the first query of a connection that is accepted by then: between
+	// connect and write a client may wait for a processor.
+	firstGrace = time.Second
 	// receiveBuffer is what a burst of some thousand queries needs; the kernel
 	// cuts it to net.core.rmem_max.
 	receiveBuffer = 4 << 20

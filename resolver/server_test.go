@@ -193,7 +193,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// After the end, what was received and is in flight is answered.
+// After the end, what was received and is in flight is answered, and the first question of
+// a connection that was there.
 func TestServeDrains(t *testing.T) {
 	arrived, release := make(chan struct{}, 2), make(chan struct{})
 	slow := func(reply func([]byte), q asked) {
@@ -206,6 +207,7 @@ func TestServeDrains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.SetTable(table(t, "names: {t.example.org: [192.0.2.9]}"))
 	l, addr := listen(t, "127.0.0.1")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -218,17 +220,28 @@ func TestServeDrains(t *testing.T) {
 		conns = append(conns, conn)
 		<-arrived
 	}
-	idle := connect(t, "tcp", addr)
+	ask := func(conn net.Conn) {
+		send(t, conn, pack(t, query("t.example.org", dns.TypeA)))
+		if m := unpack(t, receive(t, conn)); len(m.Answer) != 1 {
+			t.Errorf("got %v", m)
+		}
+	}
+	idle, slowly, silent := connect(t, "tcp", addr), connect(t, "tcp", addr), connect(t, "tcp", addr)
+	ask(idle)
 	cancel()
 	close(release)
 	for _, conn := range conns {
 		wantGood(t, unpack(t, receive(t, conn)))
 	}
+	if _, err := idle.Read(make([]byte, 1)); err == nil {
+		t.Error("the idle connection is still open")
+	}
+	ask(slowly)
 	if err := <-done; err != nil {
 		t.Errorf("Serve: %v", err)
 	}
-	if _, err := idle.Read(make([]byte, 1)); err == nil {
-		t.Error("the idle connection is still open")
+	if _, err := silent.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection that asks nothing is still open")
 	}
 	if err := l.UDP[0].SetReadDeadline(time.Time{}); err == nil {
 		t.Error("the UDP socket is still open")

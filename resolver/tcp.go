@@ -73,6 +73,7 @@ type tcpConn struct {
 
 	writing sync.Mutex
 	pending sync.WaitGroup
+	asked   atomic.Bool  // anything
 	waiting atomic.Int32 // queries without an answer yet
 	last    atomic.Int64 // when the last answer left, in Unix nanoseconds
 
@@ -88,7 +89,7 @@ func (c *tcpConn) serve() {
 	defer func() { _ = c.conn.Close() }()
 	defer c.pending.Wait()
 	// A query that was read is answered even if the client has closed its half.
-	defer context.AfterFunc(c.reading, func() { _ = c.conn.SetReadDeadline(time.Now().Add(grace)) })()
+	defer context.AfterFunc(c.reading, c.setLastDeadline)()
 	room := make(chan struct{}, maxPipelined)
 	r := bufio.NewReader(c.conn)
 	path := c.newWirePath()
@@ -171,6 +172,7 @@ func (c *tcpConn) awaitFrame(r *bufio.Reader) bool {
 		c.setReadDeadline(due)
 		_, err := r.Peek(1)
 		if err == nil {
+			c.asked.Store(true)
 			c.setReadDeadline(time.Now().Add(tcpIdle))
 			return true
 		}
@@ -184,8 +186,17 @@ func (c *tcpConn) awaitFrame(r *bufio.Reader) bool {
 func (c *tcpConn) setReadDeadline(t time.Time) {
 	_ = c.conn.SetReadDeadline(t)
 	if c.reading.Err() != nil {
-		_ = c.conn.SetReadDeadline(time.Now().Add(grace))
+		c.setLastDeadline()
 	}
+}
+
+// setLastDeadline is for when Serve ends.
+func (c *tcpConn) setLastDeadline() {
+	left := grace
+	if !c.asked.Load() {
+		left = firstGrace
+	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(left))
 }
 
 // spawn waits for a turn and answers in a goroutine. The turn ends before the
