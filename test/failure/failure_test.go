@@ -135,9 +135,7 @@ func TestRunKilled(t *testing.T) {
 	}
 	adopted := now()
 	second := w.run(t)
-	if !strings.Contains(second.Stderr(), "adopted the datapath") {
-		t.Errorf("the next run did not adopt the datapath:\n%s", second.Stderr())
-	}
+	second.AwaitStderr("adopted the datapath")
 	served := now()
 	load.await("answered by the next resolver", by(byTable, adopted))
 	connected.await("answered by the next resolver", by(byTable, adopted))
