@@ -51,8 +51,7 @@ func unloadWith(opts Options, linger time.Duration, s seams) error {
 func (d *Datapath) Unload(settle func()) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	state, err := d.beginUnload()
-	if err != nil {
+	if err := d.beginUnload(); err != nil {
 		return fmt.Errorf("unload from %s: %w", d.opts.Cgroup, err)
 	}
 	d.seams.stage("steering ended")
@@ -61,34 +60,32 @@ func (d *Datapath) Unload(settle func()) error {
 	if settle != nil {
 		settle()
 	}
-	if err := errors.Join(returnErr, d.endUnload(state)); err != nil {
+	if err := errors.Join(returnErr, d.endUnload()); err != nil {
 		return fmt.Errorf("unload from %s: %w", d.opts.Cgroup, err)
 	}
 	return nil
 }
 
-// beginUnload stops steering. It returns what endUnload knows the state directory by;
-// nil if the datapath is not pinned.
-func (d *Datapath) beginUnload() (os.FileInfo, error) {
+// beginUnload stops steering.
+func (d *Datapath) beginUnload() error {
 	if !d.Pinned() {
-		return nil, d.detach(requests)
+		return d.detach(requests)
 	}
 	unlock, err := d.opts.lock(unix.LOCK_EX)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unlock()
-	state, err := os.Lstat(d.opts.stateDir(d.id))
-	if err != nil {
-		return nil, ErrNotLoaded
+	if !d.isLoaded() {
+		return ErrNotLoaded
 	}
-	return state, d.detach(requests)
+	return d.detach(requests)
 }
 
 // endUnload detaches the rest and removes the pins, unless somebody else has: Unload of
 // one cgroup may run twice at a time.
-func (d *Datapath) endUnload(state os.FileInfo) error {
-	if state == nil {
+func (d *Datapath) endUnload() error {
+	if !d.Pinned() {
 		return d.detach(everything)
 	}
 	unlock, err := d.opts.lock(unix.LOCK_EX)
@@ -96,12 +93,11 @@ func (d *Datapath) endUnload(state os.FileInfo) error {
 		return err
 	}
 	defer unlock()
-	dir := d.opts.stateDir(d.id)
-	if now, err := os.Lstat(dir); err != nil || !os.SameFile(state, now) {
-		return nil //nolint:nilerr // removed, and perhaps loaded again
+	if !d.isLoaded() {
+		return nil // removed, and perhaps loaded again
 	}
 	_, err = d.opts.sweep()
-	return errors.Join(err, tearDown(dir, d.cgroup))
+	return errors.Join(err, tearDown(d.opts.stateDir(d.id), d.cgroup))
 }
 
 // tearDown detaches what is pinned in a state directory, whole or damaged, and removes

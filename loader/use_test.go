@@ -72,7 +72,7 @@ func TestAcquireMeanwhile(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer d.Close()
-				if _, err := d.beginUnload(); err != nil {
+				if err := d.beginUnload(); err != nil {
 					t.Fatal(err)
 				}
 			}},
@@ -145,6 +145,12 @@ func TestLastUserOfAnother(t *testing.T) {
 	}
 	if !second.LastUser() {
 		t.Error("its user may not")
+	}
+	wantErr(t, "unload what is another's", first.Unload(nil), ErrNotLoaded)
+	if d, err := Open(opts); err != nil {
+		t.Errorf("the other's: %v", err)
+	} else {
+		d.Close()
 	}
 	mustUnload(t, opts)
 	wantClean(t, opts)
