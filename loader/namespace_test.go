@@ -109,9 +109,10 @@ func TestNodeNamespaces(t *testing.T) {
 	}
 	defer d.Close()
 	const first = 1 << 40 // nobody's
-	room := uint64(d.maps[bpf.SteerMapSteerEnrolled].MaxEntries())
-	var want []uint64
-	for cookie := uint64(first); cookie < first+room; cookie++ {
+	enrolled := d.maps[bpf.SteerMapSteerEnrolled]
+	room := uint64(enrolled.MaxEntries())
+	var want, others []uint64
+	for cookie := uint64(first); cookie < first+8; cookie++ {
 		node := cookie%2 == 0
 		if node {
 			want = append(want, cookie)
@@ -119,6 +120,12 @@ func TestNodeNamespaces(t *testing.T) {
 		if err := d.EnrolNamespace(cookie, Scope{Node: node}, true); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for cookie := uint64(first + 8); cookie < first+room; cookie++ {
+		others = append(others, cookie)
+	}
+	if _, err := enrolled.BatchUpdate(others, make([]bpf.SteerScope, len(others)), nil); err != nil {
+		t.Fatal(err)
 	}
 	got, err := d.NodeNamespaces()
 	if err != nil {
