@@ -256,15 +256,7 @@ func TestReload(t *testing.T) {
 func TestHangUp(t *testing.T) {
 	w := newWorld(t)
 	defer w.unload(t)
-	s := settings{socket: w.socket()}
-	if err := os.Mkdir(s.runDir(), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := tryLock(s.lockPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
+	lock := holdLock(t, &settings{socket: w.socket()})
 	agent := w.launch(t, testenv.NewNetNS(t))
 	agent.says(t, "wait for the agent that runs")
 	if err := agent.cmd.Process.Signal(unix.SIGHUP); err != nil {

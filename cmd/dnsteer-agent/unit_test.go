@@ -211,9 +211,9 @@ func TestNamesInBetween(t *testing.T) {
 	hasNames(t, a, 2)
 }
 
-// An agent that was asked and has not handed over is not asked again at once.
-func TestAskInterval(t *testing.T) {
-	s := &settings{socket: filepath.Join(t.TempDir(), "agent.sock")}
+// holdLock takes the lock of an agent that runs, until the test ends.
+func holdLock(t *testing.T, s *settings) *os.File {
+	t.Helper()
 	if err := os.Mkdir(s.runDir(), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,14 @@ func TestAskInterval(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
+	t.Cleanup(func() { lock.Close() })
+	return lock
+}
+
+// An agent that was asked and has not handed over is not asked again at once.
+func TestAskInterval(t *testing.T) {
+	s := &settings{socket: filepath.Join(t.TempDir(), "agent.sock")}
+	holdLock(t, s)
 	l, err := handover.Listen(s.doorPath())
 	if err != nil {
 		t.Fatal(err)
@@ -263,14 +270,7 @@ func TestEndsAtLast(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			a, _ := idle(t)
 			s := &settings{socket: filepath.Join(t.TempDir(), "agent.sock")}
-			if err := os.Mkdir(s.runDir(), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			lock, err := tryLock(s.lockPath())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer lock.Close()
+			lock := holdLock(t, s)
 			tried := watchClosed(t, s.lockPath())
 			next, old := handOverAt(t, s.doorPath())
 			tn := &tenure{settings: s, agent: a, log: a.log}
