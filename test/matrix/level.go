@@ -22,7 +22,7 @@ func levels() []level {
 		longest = `^Test(KilledWhile(Loading|Upgrading|Unloading)|ExclusiveGuest|UpgradeWithoutGap|ResteerAndReturn|` +
 			`FailedUpgradeRestores|DamagedState|Contention|HeartOfManyScopes|LoadAndUnloadUnderLoad)$` +
 			`|^TestGuestsKeepWorking$/./^(before|above|below)$`
-		long     = `|^Test(AcquireMeanwhile|Adopt|GuestsKeepWorking|Hung|NameserverLists)$|^TestReturnOfSteered$/^connected$/^(mapped|bound)$`
+		long     = `|^Test(AcquireMeanwhile|Adopt|GuestsKeepWorking|Hung|KilledWhileUpgradingThenUnloaded|LeaksTooMany|ManyWatches|NameserverLists)$|^TestReturnOfSteered$/^connected$/^(mapped|bound)$`
 		notTable = `^Test([^T]|T[^a])`
 		plain    = `^(connected|unconnected|TCP)$`
 	)
