@@ -103,11 +103,16 @@ func (r *resolver) beat(ctx context.Context, tb testing.TB) {
 	}
 }
 
+// stopHeart returns when there are no more beats. Twice is fine.
+func (r *resolver) stopHeart() {
+	r.stopBeat()
+	<-r.beating
+}
+
 // hang stops the heart and returns when the datapath must have noticed.
 func (r *resolver) hang(tb testing.TB) {
 	tb.Helper()
-	r.stopBeat()
-	<-r.beating
+	r.stopHeart()
 	awaitHung(tb)
 }
 
@@ -126,8 +131,7 @@ func awaitHung(tb testing.TB) {
 
 // close ends the resolver and closes every one of its sockets. Twice is fine.
 func (r *resolver) close() {
-	r.stopBeat()
-	<-r.beating
+	r.stopHeart()
 	for _, s := range r.servers {
 		_ = s.Shutdown() // it says when it was not running, which is no news here
 	}

@@ -25,6 +25,7 @@ func TestTransitions(t *testing.T) {
 	}
 	dies := func(_ *testing.T, w *world) { w.resolver.close() }
 	withdraws := func(t *testing.T, w *world) {
+		w.resolver.stopHeart() // a beat of what is no scope is an error
 		if err := w.resolver.enrolment.Withdraw(); err != nil {
 			t.Fatal(err)
 		}
