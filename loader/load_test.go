@@ -29,6 +29,7 @@ func (w *world) under(t *testing.T) []*child {
 	t.Helper()
 	var all []*child
 	for _, s := range everyShape() {
+		s.Busy = true
 		c := w.startQuerier(t, s)
 		c.settle(t, 3)
 		all = append(all, c)

@@ -42,6 +42,7 @@ func TestResteerAndReturn(t *testing.T) {
 	w := newWorld(t)
 	for _, s := range connected() {
 		t.Run(s.String(), func(t *testing.T) {
+			s.Busy = true
 			direct := testenv.AnswerOf(s.Server.Addr())
 			c := w.startQuerier(t, s)
 			before := c.settle(t, 5)
@@ -77,6 +78,7 @@ func TestReturnOfSteered(t *testing.T) {
 	w := newWorld(t)
 	for _, s := range connected() {
 		t.Run(s.String(), func(t *testing.T) {
+			s.Busy = true
 			d := w.load(t)
 			e := w.resolve(t, d)
 			w.keepBeating(t, e)

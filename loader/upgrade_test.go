@@ -113,6 +113,7 @@ func TestUpgradeWithoutGap(t *testing.T) {
 	e := w.resolve(t, d)
 	w.keepBeating(t, e)
 	for _, s := range []shape{{Server: at(primary)}, {Server: at(secondary)}, {Server: at(primary), Mapped: true}} {
+		s.Busy = true
 		child := w.startQuerier(t, s)
 		child.settle(t, 10)
 		for i := range 10 {
