@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -274,6 +275,57 @@ func TestWait(t *testing.T) {
 	s.conn.Close()
 	if _, err := s.Read(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("closed: %v", err)
+	}
+}
+
+// Datagrams that come one by one, and those that come together behind such a one, are taken
+// in order and whole, and each reply goes to whom it is for.
+func TestLoneDatagrams(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "0.0.0.0"} {
+		t.Run(host, func(t *testing.T) {
+			s, at := open(t, "udp4", host)
+			local := netip.MustParseAddr("127.0.0.1")
+			var out Outbox
+			var lone []bool
+			served := make(chan error)
+			go func() {
+				served <- s.Serve(func(b *Batch) {
+					lone = append(lone, s.lone)
+					for i := range b.Len() {
+						out.Reply(s, append(append(out.Buffer(), '>'), b.Datagram(i)...), 0, b.Local(i), b.From(i))
+					}
+					out.Flush()
+				})
+			}()
+			conns := []*net.UDPConn{dial(t, netip.AddrPortFrom(local, at.Port())), dial(t, netip.AddrPortFrom(local, at.Port()))}
+			const rounds = 4
+			for round := range rounds {
+				for i, conn := range conns {
+					for _, want := range [][]byte{fmt.Append(nil, "alone ", round, i), {}, bytes.Repeat([]byte{7}, 65506)} {
+						send(t, conn, want)
+						if got := receive(t, conn); !bytes.Equal(got, append([]byte{'>'}, want...)) {
+							t.Fatalf("%d octets have become %d", len(want), len(got))
+						}
+					}
+				}
+			}
+			for i := range 2*Size + 3 {
+				send(t, conns[0], fmt.Append(nil, i))
+			}
+			for i := range 2*Size + 3 {
+				if got := string(receive(t, conns[0])); got != ">"+fmt.Sprint(i) {
+					t.Fatalf("datagram %d is %q", i, got)
+				}
+			}
+			_ = s.conn.SetReadDeadline(time.Now())
+			if err := <-served; !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error(err)
+			}
+			// The next one may come before anybody has looked for a second.
+			if alone := slices.Contains(lone, true); alone != s.bound.IsValid() {
+				t.Errorf("taken alone is %v", lone)
+			}
+		})
 	}
 }
 

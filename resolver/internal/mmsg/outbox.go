@@ -128,6 +128,12 @@ func (o *Outbox) send() {
 }
 
 func (o *Outbox) write(fd uintptr) bool {
+	if h := &o.letters.headers[o.sent]; o.n-o.sent == 1 && h.msg.Control == nil {
+		if o.errno = sendto(fd, h); o.errno == 0 {
+			o.sent++
+		}
+		return o.errno != unix.EAGAIN
+	}
 	var n int
 	if n, o.errno = sendmmsg(fd, o.letters.headers[o.sent:o.n]); o.errno == 0 {
 		o.sent += n

@@ -26,6 +26,10 @@ type Socket struct {
 	batch *Batch // nil while we wait
 	errno unix.Errno
 	take  func(*Batch) // of Serve, nil for Read
+	// lone says that the last datagram came alone, as most do where little is asked. Then
+	// the next one has its answer, by the calls that are made for one, before anybody looks
+	// for a second.
+	lone bool
 	// The closure is made once: it would be allocated with each call.
 	readable func(fd uintptr) bool
 }
@@ -83,7 +87,7 @@ func (s *Socket) Serve(take func(*Batch)) error {
 	for err == nil {
 		err = s.wait()
 	}
-	s.take = nil
+	s.take, s.lone = nil, false
 	return err
 }
 
@@ -117,8 +121,21 @@ func (s *Socket) receive(fd uintptr) bool {
 		s.batch = pool.Get().(*Batch)
 		s.batch.lend(s)
 	}
+	lone := s.lone
+	if lone {
+		if s.errno = recvfrom(fd, &s.batch.headers[0]); s.errno != 0 {
+			s.Release()
+			return s.errno != unix.EAGAIN
+		}
+		s.batch.n = 1
+		s.take(s.batch)
+		s.batch.rewind()
+	}
 	var n int
-	if n, s.errno = recvmmsg(fd, s.batch.headers[:]); s.errno != 0 {
+	n, s.errno = recvmmsg(fd, s.batch.headers[:])
+	// Without a local address of its own a socket needs the control messages.
+	s.lone = s.take != nil && s.bound.IsValid() && (n == 1 && !lone || n < 1 && lone)
+	if s.errno != 0 {
 		s.Release()
 		return s.errno != unix.EAGAIN
 	}

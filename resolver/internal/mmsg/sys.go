@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Neither call waits, so the scheduler is not told of them: it would take a call for 32
+// None of these calls waits, so the scheduler is not told of them: it would take a call for 32
 // datagrams, a tenth of a millisecond, for one that waits, and give the processor to
 // another thread meanwhile, which costs more than telling saves.
 
@@ -23,6 +23,22 @@ type header struct {
 func recvmmsg(fd uintptr, headers []header) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(headers))), uintptr(len(headers)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
+}
+
+// recvfrom fills one header but for its control messages; it does not wait. For one datagram
+// it takes a microsecond less than recvmmsg.
+func recvfrom(fd uintptr, h *header) unix.Errno {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(h.msg.Iov.Base)), uintptr(h.msg.Iov.Len),
+		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(h.msg.Name)), uintptr(unsafe.Pointer(&h.msg.Namelen)))
+	h.n = uint32(n)
+	return errno
+}
+
+// sendto sends the datagram of one header, which has no control messages.
+func sendto(fd uintptr, h *header) unix.Errno {
+	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(h.msg.Iov.Base)), uintptr(h.msg.Iov.Len),
+		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(h.msg.Name)), uintptr(h.msg.Namelen))
+	return errno
 }
 
 // sendmmsg sends the datagrams of the headers and returns how many went; an error is
