@@ -12,7 +12,8 @@
 // helper processes count. All servers of a row run at the same time, in a network
 // namespace without a way out, on the first processor; the load, and the upstream of
 // those who forward, on another. Each takes its turn within each round; a figure is the
-// median of the rounds, and a ratio the median of the ratios of each round.
+// median of the rounds, and a ratio the median of the ratios of each round, with the range
+// that the median of more rounds would be in. What disturbs a round disturbs both in it.
 //
 //	table      one name that the server knows itself, over UDP and TCP
 //	cache      one name that an upstream has answered before
@@ -41,7 +42,8 @@
 // does the same and gives the same figures, but does not end at times when answers were
 // lost (2.10), and tells no percentiles. That of p99 sends on time and looks
 // for answers without sleeping, to each server for a tenth of a second in turn: p99 is of
-// all answers of all rounds, and what the machine does to some it does to all alike. What
+// all answers of all rounds, its ratio that of each round's, to the peer to which ours
+// compares worst; what the machine does to some it does to all alike. What
 // is on its way when the load itself is held up is not counted.
 //
 //	main.go       flags

@@ -72,11 +72,7 @@ func (r report) print(w io.Writer) {
 		if g.Ratio == 0 {
 			continue // not measured, or not the other
 		}
-		fmt.Fprintf(w, "%s: %.2f of %s (goal: at most %.2f)\n", g.Row, g.Ratio, g.To, g.Most)
-	}
-	if ours, best := find(r.Results, "dnsteer"), bestP99(r.Results); ours != nil && best != nil && ours.P99 > 0 {
-		n, rounds := lower(ours, best)
-		fmt.Fprintf(w, "p99 at %d queries/s: %.2f of %s, the best peer; lower in %d of %d rounds\n", pacedRate, ours.P99/best.P99, best.Server, n, rounds)
+		fmt.Fprintf(w, "%s: %.2f (%.2f to %.2f) of %s (goal: at most %.2f)\n", g.Row, g.Ratio, g.Low, g.High, g.To, g.Most)
 	}
 	for _, res := range r.Results {
 		lost := 0

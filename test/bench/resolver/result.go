@@ -3,7 +3,7 @@
 package main
 
 import (
-	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -34,7 +34,7 @@ func (r *result) settle() {
 			r.Lost[row] += s.lost
 		}
 	}
-	r.Growth = ratio(r.samples[rowMillion], r.samples[rowThousand])
+	r.Growth = compare(r.micros(rowMillion), r.micros(rowThousand)).Ratio
 	r.P50, r.P99 = r.paced.quantile(50), r.paced.quantile(99)
 }
 
@@ -42,17 +42,6 @@ func (r *result) settle() {
 func (r *result) addPaced(round latency) {
 	r.paced.add(round)
 	r.P99s = append(r.P99s, round.quantile(99))
-}
-
-// lower is in how many rounds one server's p99 was below another's.
-func lower(ours, theirs *result) (n, rounds int) {
-	for i := range min(len(ours.P99s), len(theirs.P99s)) {
-		rounds++
-		if ours.P99s[i] < theirs.P99s[i] {
-			n++
-		}
-	}
-	return n, rounds
 }
 
 func (l *latency) add(more latency) {
@@ -69,15 +58,30 @@ func (l *latency) quantile(percent int) float64 {
 	return micros(l.Took[(len(l.Took)-1)*percent/100])
 }
 
+// micros is what a query of a row cost in each round.
+func (r *result) micros(row row) (each []float64) {
+	for _, s := range r.samples[row] {
+		each = append(each, s.micros())
+	}
+	return each
+}
+
 func (s sample) micros() float64     { return micros(s.cpu) }
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 
 // goal is a ratio to reach.
 type goal struct {
-	Row   row     `json:"row"`
-	To    string  `json:"to"`    // a server, or another row of ours
-	Ratio float64 `json:"ratio"` // median of the rounds; 0 if one of the two is missing
-	Most  float64 `json:"at_most"`
+	Row  row     `json:"row"`
+	To   string  `json:"to"` // a server, or another row of ours
+	Most float64 `json:"at_most"`
+	ratio
+}
+
+// ratio is what rounds say of two servers; all 0 if one of the two is missing.
+type ratio struct {
+	Ratio float64 `json:"ratio"` // median of the ratios of each round
+	Low   float64 `json:"low"`   // the median of more rounds is between these, 19 times of 20;
+	High  float64 `json:"high"`  // of fewer than six rounds they are the extremes
 }
 
 // goals are the ratios of ours to others.
@@ -86,6 +90,9 @@ func goals(results []*result) []goal {
 		{Row: rowTableUDP, To: "echo", Most: 1.15}, {Row: rowTableTCP, To: "echo", Most: 1.15},
 		{Row: rowCache, To: "unbound", Most: 0.9}, {Row: rowForward, To: "dnsdist", Most: 0.85},
 		{Row: rowMillion, To: string(rowThousand), Most: 1.15},
+	}
+	if peer := bestP99(results); peer != nil {
+		list = append(list, goal{Row: rowLatency, To: peer.Server, Most: 1})
 	}
 	if find(results, before) != nil {
 		for _, row := range rows() {
@@ -97,31 +104,48 @@ func goals(results []*result) []goal {
 		if ours == nil {
 			continue
 		}
-		if theirs := find(results, g.To); theirs != nil {
-			list[i].Ratio = ratio(ours.samples[g.Row], theirs.samples[g.Row])
-		} else if slices.Contains(rows(), row(g.To)) {
-			list[i].Ratio = ratio(ours.samples[g.Row], ours.samples[row(g.To)])
+		theirs := find(results, g.To)
+		switch {
+		case g.Row == rowLatency:
+			list[i].ratio = compare(ours.P99s, theirs.P99s)
+		case theirs != nil:
+			list[i].ratio = compare(ours.micros(g.Row), theirs.micros(g.Row))
+		case slices.Contains(rows(), row(g.To)):
+			list[i].ratio = compare(ours.micros(g.Row), ours.micros(row(g.To)))
 		}
 	}
 	return list
 }
 
-// ratio is the median of the ratios of each round; 0 if one of the two is missing.
-func ratio(a, b []sample) float64 {
+// compare compares what was measured in the same rounds.
+func compare(a, b []float64) ratio {
 	var ratios []float64
 	for round := range min(len(a), len(b)) {
-		ratios = append(ratios, a[round].micros()/b[round].micros())
+		ratios = append(ratios, a[round]/b[round])
 	}
-	return median(ratios, func(f float64) float64 { return f })
+	n := len(ratios)
+	if n == 0 {
+		return ratio{}
+	}
+	slices.Sort(ratios)
+	// How many of n are below their median has a binomial distribution.
+	first := max(0, int(float64(n)/2-0.98*math.Sqrt(float64(n))))
+	return ratio{Ratio: median(ratios, func(f float64) float64 { return f }), Low: ratios[first], High: ratios[n-1-first]}
 }
 
-// bestP99 is the peer with the least tail; the echo and builds of ours are no peers.
-func bestP99(results []*result) *result {
-	peers := slices.DeleteFunc(slices.Clone(results), func(r *result) bool { return r.Server == "dnsteer" || r.Server == before || r.Server == "echo" })
-	if len(peers) == 0 {
-		return nil
+// bestP99 is the peer to which ours compares worst; the echo and builds of ours are no
+// peers. Nil if nobody was measured.
+func bestP99(results []*result) (best *result) {
+	ours, worst := find(results, "dnsteer"), 0.0
+	for _, r := range results {
+		if ours == nil || r == ours || r.Server == before || r.Server == "echo" {
+			continue
+		}
+		if c := compare(ours.P99s, r.P99s); c.Ratio > worst {
+			best, worst = r, c.Ratio
+		}
 	}
-	return slices.MinFunc(peers, func(a, b *result) int { return cmp.Compare(a.P99, b.P99) })
+	return best
 }
 
 func find(results []*result, name string) *result {
