@@ -121,8 +121,8 @@ func (s *Socket) receive(fd uintptr) bool {
 		s.batch = pool.Get().(*Batch)
 		s.batch.lend(s)
 	}
-	lone := s.lone
-	if lone {
+	taken := 0
+	if s.lone {
 		if s.errno = recvfrom(fd, &s.batch.headers[0]); s.errno != 0 {
 			s.Release()
 			return s.errno != unix.EAGAIN
@@ -130,11 +130,12 @@ func (s *Socket) receive(fd uintptr) bool {
 		s.batch.n = 1
 		s.take(s.batch)
 		s.batch.rewind()
+		taken = 1
 	}
 	var n int
 	n, s.errno = recvmmsg(fd, s.batch.headers[:])
 	// Without a local address of its own a socket needs the control messages.
-	s.lone = s.take != nil && s.bound.IsValid() && (n == 1 && !lone || n < 1 && lone)
+	s.lone = taken+max(n, 0) == 1 && s.take != nil && s.bound.IsValid()
 	if s.errno != 0 {
 		s.Release()
 		return s.errno != unix.EAGAIN
